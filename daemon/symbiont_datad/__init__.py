@@ -1,0 +1,25 @@
+"""symbiont-datad keeps the Symbiont data directory.
+
+Agent code imports its settings and paths from here::
+
+    from symbiont_datad import FilePersistenceConfig
+
+The import is lazy, so that the daemon's job processes, which need no settings model, stay small.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from symbiont_datad.settings import FilePersistenceConfig
+
+__version__ = "0.1.0"
+
+__all__ = ["FilePersistenceConfig", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "FilePersistenceConfig":
+        from symbiont_datad.settings import FilePersistenceConfig
+
+        return FilePersistenceConfig
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,223 @@
+"""What the daemon says: the names of its events, and where they go.
+
+An event's name is a fact in the past tense. `EVENTS` lists every one with its severity and what it means;
+`docs/events.md` is made from it. Nothing else may be emitted.
+
+Where the lines go: coloured to a terminal; as native fields to the journal when stderr is connected to it
+(`$JOURNAL_STREAM`, systemd.exec(5)); else as one JSON object a line to stdout.
+"""
+
+import json
+import logging
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import TextIOBase
+from typing import IO, Any, TextIO, cast
+
+from symbiont_datad.report import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What is known of an event before it happens. `security` ones also go to `logs/audit/security.log`."""
+
+    severity: Severity
+    meaning: str
+    security: bool = False
+
+
+_D, _I, _W, _E = Severity.DEBUG, Severity.INFO, Severity.WARNING, Severity.ERROR
+
+EVENTS: Mapping[str, Event] = {
+    "daemon_started": Event(_I, "The tree is as declared, the guard watches, the schedule runs."),
+    "daemon_stopped": Event(_I, "A clean end."),
+    "settings_reloaded": Event(_I, "SIGHUP: the new settings are in force."),
+    "settings_refused": Event(_E, "SIGHUP: the new settings are wrong; the old ones stay in force."),
+    "tree_created": Event(_I, "The root directory was made; it was not there."),
+    "tree_held": Event(_E, "The root's file system is not mounted (or its path can't be trusted); nothing is touched."),
+    "tree_released": Event(_I, "The tree is kept again."),
+    "directory_created": Event(_I, "A declared directory was made at start."),
+    "directory_recreated": Event(_W, "A declared directory had gone and was made again."),
+    "permissions_restored": Event(_W, "A mode had changed and was set back.", security=True),
+    "owner_restored": Event(_W, "An owner or group had changed and was set back.", security=True),
+    "obstruction_quarantined": Event(
+        _W, "Something that is no directory stood where a directory belongs; it was moved aside.", security=True
+    ),
+    "repair_failed": Event(_E, "A repair could not be made; it will be tried again.", security=True),
+    "repair_refused": Event(
+        _E, "A repair would have touched something that is not ours (a hard link, another mount).", security=True
+    ),
+    "repair_backed_off": Event(_W, "Something keeps undoing a repair; it is now made less often."),
+    "repair_resumed": Event(_I, "Nothing undoes the repair any more."),
+    "watch_failed": Event(_E, "A directory can't be watched; the periodic reconcile still repairs it."),
+    "watch_overflowed": Event(_W, "More happened than the kernel's queue holds; the whole layout was compared."),
+    "watcher_restarted": Event(_W, "A thread of the watcher had died and was replaced."),
+    "job_started": Event(_D, "A job began."),
+    "job_finished": Event(_I, "A job ended as it should."),
+    "job_left_something": Event(_W, "A job ended, and something is left to look at."),
+    "job_failed": Event(_E, "A job ended before its work was done."),
+    "job_skipped": Event(_I, "A job did not run, because another run of it was under way."),
+    "job_caught_up": Event(_I, "A run missed during sleep, downtime or a clock change is made up for."),
+    "clock_jumped": Event(_W, "The wall clock moved against the monotonic clock; the schedule was set anew."),
+    "context_damaged": Event(_E, "A context file can't be read; the runtime would not start with it."),
+    "context_recovered": Event(_I, "A context file that was damaged reads again."),
+    "backup_rotated": Event(_D, "One of the runtime's own backups was removed; newer ones remain."),
+    "file_removed": Event(_D, "A retention rule removed a file."),
+    "cache_trimmed": Event(_I, "Retention removed cache files; the counts say how many."),
+    "retention_applied": Event(_I, "Retention removed files; the counts say how many, by rule."),
+    "ledger_replaced": Event(_E, "The ledger could not be read; it was moved aside and a new one begun."),
+    "ledger_failed": Event(_E, "The ledger could not be written (a full disk?); work goes on."),
+}
+
+_LEVELS = {_D: logging.DEBUG, _I: logging.INFO, _W: logging.WARNING, _E: logging.ERROR}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+_JOURNAL_SOCKET = "/run/systemd/journal/socket"
+
+Sink = Callable[[Mapping[str, Any]], None]
+_security_sink: Sink | None = None
+
+
+def emit(name: str, /, **fields: Any) -> None:
+    """Say that the event `name` happened. Fields are plain values; `path`, `job` and `reason` are the usual ones.
+
+    Raises KeyError for an event that `EVENTS` doesn't list. Never raises for a log that can't be written.
+    """
+    event = EVENTS[name]
+    import structlog
+
+    structlog.get_logger().log(_LEVELS[event.severity], name, **fields)
+    if event.security and _security_sink is not None:
+        _security_sink({"event": name, **fields})
+
+
+def send_security_events_to(sink: Sink | None) -> None:
+    """Hand every security event to `sink` as well (the audit log); None stops that."""
+    global _security_sink
+    _security_sink = sink
+
+
+def configure(form: str = "auto", level: str = "info", stream: IO[str] | None = None) -> None:
+    """Set structlog up: `form` is `auto`, `console`, `json` or `journal`, `level` the least severe that is said."""
+    blocked = _without_rich()
+    import structlog
+
+    for name in blocked:
+        del sys.modules[name]
+    chosen = form if form != "auto" else _detect(stream or sys.stderr)
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    factory: Any
+    if chosen == "journal":
+        factory, processors = _JournalFactory(_JOURNAL_SOCKET), [*processors, _journal_fields]
+    elif chosen == "json":
+        factory = structlog.WriteLoggerFactory(cast(TextIO, _Forgiving(stream or sys.stdout)))
+        processors.append(structlog.processors.JSONRenderer(default=str))
+    else:
+        factory = structlog.WriteLoggerFactory(cast(TextIO, _Forgiving(stream or sys.stderr)))
+        colors = (stream or sys.stderr).isatty() and "NO_COLOR" not in os.environ
+        processors.append(structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _without_rich() -> list[str]:
+    """Keep structlog from importing rich for its tracebacks: 4 MiB of a daemon that never draws one."""
+    if "rich" in sys.modules or "structlog" in sys.modules:
+        return []
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    return ["rich"]
+
+
+def _detect(stream: IO[str]) -> str:
+    """The journal if stderr is the very stream that systemd connected to it, a terminal, or else JSON."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        found = os.fstat(sys.stderr.fileno())
+        if named == f"{found.st_dev}:{found.st_ino}":
+            return "journal"
+    except (OSError, ValueError):
+        pass
+    return "console" if stream.isatty() else "json"
+
+
+class _Forgiving(TextIOBase):
+    """A stream whose reader may go away: a log that can't be written must not end the daemon."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def _journal_fields(_logger: Any, _method: str, entry: dict[str, Any]) -> tuple[tuple[bytes], dict[str, Any]]:
+    return (encode_journal(entry),), {}
+
+
+def encode_journal(entry: Mapping[str, Any]) -> bytes:
+    """One entry in the journal's native protocol (systemd, "Native Journal Protocol").
+
+    A field is `KEY=value` and a newline; a value with newlines in it goes after the key, a newline and its length as a
+    64-bit little-endian number. `MESSAGE` is a sentence, each of the entry's own fields becomes `SYMBIONT_…`.
+    """
+    rest = {key: value for key, value in entry.items() if key not in ("event", "level", "timestamp")}
+    details = " ".join(f"{key}={value}" for key, value in rest.items())
+    fields: dict[str, object] = {
+        "MESSAGE": f"{entry['event']} {details}".rstrip(),
+        "PRIORITY": _PRIORITIES.get(str(entry.get("level")), 6),
+        "SYSLOG_IDENTIFIER": "symbiont-datad",
+        "SYMBIONT_EVENT": entry["event"],
+    }
+    for key, value in rest.items():
+        name = "".join(c if c.isascii() and c.isalnum() else "_" for c in key.upper())
+        text = json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else value
+        fields[f"SYMBIONT_{name}"] = text
+    out = bytearray()
+    for key, value in fields.items():
+        text = str(value).encode("utf-8", "backslashreplace")
+        if b"\n" in text:
+            out += key.encode() + b"\n" + struct.pack("<Q", len(text)) + text + b"\n"
+        else:
+            out += key.encode() + b"=" + text + b"\n"
+    return bytes(out)
+
+
+class _JournalFactory:
+    """Loggers that send a datagram an entry to journald; to stderr when the journal can't be reached."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+
+    def __call__(self, *_args: object) -> "_JournalFactory":
+        return self
+
+    def msg(self, datagram: bytes) -> None:
+        try:
+            self._socket.sendto(datagram, self._address)
+        except OSError:
+            text = datagram.split(b"\n", 1)[0].removeprefix(b"MESSAGE=")
+            os.write(2, text[:2000] + b"\n")
+
+    debug = info = warning = error = critical = msg

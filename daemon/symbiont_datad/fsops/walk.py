@@ -1,0 +1,108 @@
+"""Listing the tree: one pass, one `lstat` a file, nothing opened but directories."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from symbiont_datad.fsops.mount import mounts_below
+from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, readable
+
+DEPTH_LIMIT = 128
+"""How deep a directory may lie. Each level holds a descriptor while it is walked."""
+
+
+class Entry(NamedTuple):
+    """One file, link or other thing that is no directory, as `lstat` saw it. Times in seconds since the epoch.
+
+    A named tuple, because there are many: it takes half the time of a dataclass to make.
+    """
+
+    path: str
+    mode: int
+    size: int
+    mtime: float
+    atime: float
+    inode: int
+    nlink: int
+    uid: int
+    gid: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file (no link, FIFO, socket or device)."""
+        return stat.S_ISREG(self.mode)
+
+
+def walk(
+    tree: Tree,
+    path: str = "",
+    *,
+    on_error: Callable[[str, OSError], None],
+    on_directory: Callable[[str, int], None] | None = None,
+) -> Iterator[Entry]:
+    """Every file below `path` (relative to the root), in the order of the directories' own lists.
+
+    Links are listed, not followed; other file systems and the quarantine are left out. A directory that can't be read,
+    or lies deeper than `DEPTH_LIMIT`, is handed to `on_error` and left out. A directory or file that goes while the
+    walk is under way is no error. `on_directory` is told of each directory on the way with its readable descriptor,
+    valid during the call, before what is in it is listed.
+    """
+    mounts = mounts_below(tree.path)
+    skip = {QUARANTINE, *mounts}
+
+    def descend(fd: int, prefix: str, depth: int) -> Iterator[Entry]:
+        folders: list[str] = []
+        device = os.fstat(fd).st_dev
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = entry.name
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    on_error(prefix + name, error)
+                    continue
+                if stat.S_ISDIR(found.st_mode):
+                    if found.st_dev == device and prefix + name not in skip:
+                        folders.append(name)
+                    continue
+                yield Entry(
+                    prefix + name,
+                    found.st_mode,
+                    found.st_size,
+                    found.st_mtime,
+                    found.st_atime,
+                    found.st_ino,
+                    found.st_nlink,
+                    found.st_uid,
+                    found.st_gid,
+                )
+        for name in folders:
+            below = prefix + name
+            if depth == DEPTH_LIMIT:
+                on_error(below, OSError(f"deeper than {DEPTH_LIMIT} directories"))
+                continue
+            yield from enter(name, fd, below, depth + 1)
+
+    def enter(name: str, fd: int, below: str, depth: int) -> Iterator[Entry]:
+        try:
+            with readable(name, fd) as child_fd:
+                if on_directory is not None:
+                    on_directory(below, child_fd)
+                yield from descend(child_fd, below + "/" if below else "", depth)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            on_error(below, error)
+
+    with tree.root() as root_fd:
+        if not path:
+            yield from enter(".", root_fd, "", 0)
+            return
+        try:
+            with beneath(root_fd, path) as fd:
+                yield from enter(".", fd, path, path.count("/") + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return

@@ -1,0 +1,157 @@
+"""Writing that survives a crash, and moving aside instead of deleting."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, pinned, set_mode, sync_directory
+from symbiont_datad.report import octal, printable
+
+
+def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None:
+    """Replace the file `name` in a pinned directory by `data`, whole or not at all.
+
+    Temporary file in the same directory, write, fsync, rename, fsync of the directory. Raises OSError, and then the old
+    file is untouched and the temporary one gone.
+    """
+    temporary = f".{name}.{os.getpid()}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
+    try:
+        try:
+            os.fchmod(fd, mode)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
+    sync_directory(dir_fd)
+
+
+def append_line(dir_fd: int, name: str, line: bytes) -> None:
+    """Append one line to a log file in a pinned directory, in one write; the file is made with mode 0600.
+
+    Raises OSError when the name belongs to a link, to something that is no regular file, or to a file with another name
+    elsewhere (a hard link).
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise OSError(f"{name} is {describe(found)}; not written to")
+        os.write(fd, line)
+    finally:
+        os.close(fd)
+
+
+def quarantine(tree: Tree, path: str, *, kind: str, reason: str, now: float) -> str:
+    """Move what lies at `path` (relative to the root) into quarantine, whole; hand back where it is now, relative too.
+
+    A record of why (`record.json`) is on the disk before the move. A link is moved as a link. Raises OSError or
+    UnsafePath, and then nothing was moved.
+    """
+    folder, _, name = path.rpartition("/")
+    with tree.root() as root_fd, _beneath_or_self(root_fd, folder) as from_fd:
+        found = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
+        with _cell(root_fd, now) as (cell_fd, cell):
+            record: dict[str, Any] = {
+                "schema": 1,
+                "path": printable(path),
+                "name": printable(name),
+                "kind": kind,
+                "reason": reason,
+                "at": datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z"),
+                "type": describe(found),
+                "mode": octal(found.st_mode),
+                "uid": found.st_uid,
+                "gid": found.st_gid,
+                "bytes": found.st_size,
+            }
+            if stat.S_ISLNK(found.st_mode):
+                record["target"] = printable(os.readlink(name, dir_fd=from_fd))
+            write_atomic(cell_fd, "record.json", json.dumps(record, indent=2).encode() + b"\n")
+            os.rename(name, "item", src_dir_fd=from_fd, dst_dir_fd=cell_fd)
+            sync_directory(cell_fd)
+        sync_directory(from_fd)
+    return f"{QUARANTINE}/{cell}/item"
+
+
+def describe(found: os.stat_result) -> str:
+    """What a file is, in words: `a symbolic link`, `a FIFO`, `a file with 2 hard links`."""
+    mode = found.st_mode
+    if stat.S_ISREG(mode):
+        return f"a file with {found.st_nlink} hard links" if found.st_nlink > 1 else "a file"
+    names = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISBLK, "a block device"),
+        (stat.S_ISCHR, "a character device"),
+    )
+    return next((name for test, name in names if test(mode)), "something unknown")
+
+
+@contextmanager
+def _beneath_or_self(fd: int, path: str) -> Iterator[int]:
+    if not path:
+        yield fd
+        return
+    with beneath(fd, path) as found:
+        yield found
+
+
+@contextmanager
+def _cell(root_fd: int, now: float) -> Iterator[tuple[int, str]]:
+    """A new, empty directory in the quarantine: `20261123T035000Z`, with `-1`, `-2` … when there is one already."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    with _quarantine_directory(root_fd) as quarantine_fd:
+        number = 0
+        while True:
+            cell = f"{stamp}-{number}" if number else stamp
+            try:
+                os.mkdir(cell, 0o700, dir_fd=quarantine_fd)
+                break
+            except FileExistsError:
+                number += 1
+        with pinned(cell, quarantine_fd) as cell_fd:
+            yield cell_fd, cell
+        sync_directory(quarantine_fd)
+
+
+@contextmanager
+def _quarantine_directory(root_fd: int) -> Iterator[int]:
+    """`.quarantine`, made if need be. What stands in its way is renamed beside it."""
+    with suppress(FileExistsError):
+        os.mkdir(QUARANTINE, 0o700, dir_fd=root_fd)
+    found = os.stat(QUARANTINE, dir_fd=root_fd, follow_symlinks=False)
+    if not stat.S_ISDIR(found.st_mode):
+        number = 1
+        while _exists(f"{QUARANTINE}.obstruction-{number}", root_fd):
+            number += 1
+        aside = f"{QUARANTINE}.obstruction-{number}"
+        os.rename(QUARANTINE, aside, src_dir_fd=root_fd, dst_dir_fd=root_fd)
+        os.mkdir(QUARANTINE, 0o700, dir_fd=root_fd)
+    with pinned(QUARANTINE, root_fd) as fd:
+        if os.fstat(fd).st_mode & 0o077:
+            set_mode(fd, 0o700)
+        yield fd
+
+
+def _exists(name: str, dir_fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,180 @@
+"""The declared tree: a table of directories, made from the settings and then never changed.
+
+The layout is plain data, and importing it costs nothing: the guard compares it with the disk many times a minute, and a
+job in a child process gets it without loading the settings.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from symbiont_datad.fsops.root import Tree, resolve
+from symbiont_datad.retention.rules import Rule
+
+if TYPE_CHECKING:
+    from symbiont_datad.settings import RetentionRule, Settings
+
+
+class Category(StrEnum):
+    """The four top directories, by what they hold; `OTHER` is what lies beside them."""
+
+    STATE = "state"
+    LOGS = "logs"
+    PROMPTS = "prompts"
+    VECTOR_DB = "vector_db"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """One row of the layout. `path` is relative to the root; `""` is the root itself.
+
+    In an `open` directory users make directories of their own, and those are given the same mode. A directory that is
+    not `required` is kept right when it is there, and not created (the runtime makes `archives/` when it needs it).
+    """
+
+    path: str
+    mode: int
+    purpose: str
+    open: bool = False
+    required: bool = True
+
+    @property
+    def parent(self) -> str:
+        """The path of the directory above."""
+        return self.path.rpartition("/")[0]
+
+
+_PURPOSES: tuple[tuple[Category, str, str, bool, bool], ...] = (
+    (Category.STATE, "", "agent state", False, True),
+    (Category.STATE, "agents", "contexts, one file an agent", False, True),
+    (Category.STATE, "agents/archives", "archived contexts, one directory an agent", True, False),
+    (Category.STATE, "sessions", "sessions", False, True),
+    (Category.LOGS, "", "logs", False, True),
+    (Category.LOGS, "system", "the runtime's log", False, True),
+    (Category.LOGS, "agents", "one log an agent", False, True),
+    (Category.LOGS, "audit", "security events", False, True),
+    (Category.PROMPTS, "", "prompts", False, True),
+    (Category.PROMPTS, "templates", "prompt templates", False, True),
+    (Category.PROMPTS, "history", "executed prompts, one directory a day", True, True),
+    (Category.PROMPTS, "cache", "cached results", False, True),
+    (Category.VECTOR_DB, "", "vector database", False, True),
+    (Category.VECTOR_DB, "collections", "collections, one directory each", True, True),
+    (Category.VECTOR_DB, "indexes", "indexes, one directory each", True, True),
+    (Category.VECTOR_DB, "metadata", "what is known of each collection", False, True),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the tree should look like. `directories` lists parents before their children.
+
+    `uid` and `gid` are -1, and `file_mode` is None, where the user leaves them alone. `categories` maps a category to
+    the name of its directory, which the user can change.
+    """
+
+    root: str
+    directories: tuple[Directory, ...]
+    categories: tuple[tuple[Category, str], ...]
+    rules: tuple[Rule, ...] = ()
+    file_mode: int | None = None
+    uid: int = -1
+    gid: int = -1
+
+    @property
+    def tree(self) -> Tree:
+        """The way to the disk."""
+        return Tree(self.root)
+
+    @cached_property
+    def by_path(self) -> dict[str, Directory]:
+        """The rows by path."""
+        return {directory.path: directory for directory in self.directories}
+
+    @cached_property
+    def watched(self) -> tuple[str, ...]:
+        """The directories in which something declared can be removed or changed: those with rows below, and open ones.
+
+        A leaf such as `logs/agents` isn't among them, because its parent already tells what happens to it. So what
+        agents do with their files there never reaches the daemon. Nor is a directory watched for the sake of one that
+        isn't required: agents save their contexts in `state/agents`.
+        """
+        parents = {directory.parent for directory in self.directories if directory.path and directory.required}
+        return tuple(row.path for row in self.directories if row.open or row.path in parents)
+
+    def row_for(self, path: str) -> Directory | None:
+        """The row that says what the directory at `path` should be: its own, or that of the open directory it is in."""
+        own = self.by_path.get(path)
+        if own is not None:
+            return own
+        parent = self.by_path.get(path.rpartition("/")[0])
+        return parent if parent is not None and parent.open and path else None
+
+    def below(self, path: str) -> Iterator[Directory]:
+        """The rows at and below `path`, parents first."""
+        prefix = f"{path}/" if path else ""
+        return (row for row in self.directories if row.path == path or row.path.startswith(prefix))
+
+    def category_of(self, path: str) -> Category:
+        """The category that a file or directory belongs to, by the first part of its path."""
+        first = path.partition("/")[0]
+        return next((category for category, name in self.categories if name == first), Category.OTHER)
+
+    def path_of(self, category: Category, name: str = "") -> str:
+        """The path of a category's directory, or of one below it, relative to the root."""
+        top = dict(self.categories)[category]
+        return f"{top}/{name}" if name else top
+
+    @property
+    def agents(self) -> str:
+        """Where the runtime keeps its contexts."""
+        return self.path_of(Category.STATE, "agents")
+
+
+def layout_of(settings: "Settings") -> Layout:
+    """The layout that the settings declare. The root is resolved here, once: links in its path are the user's own."""
+    names = {
+        Category.STATE: settings.state_dir,
+        Category.LOGS: settings.logs_dir,
+        Category.PROMPTS: settings.prompts_dir,
+        Category.VECTOR_DB: settings.vector_db_dir,
+    }
+    rows = [Directory("", settings.dir_permissions, "the data directory")]
+    for category, name, purpose, is_open, required in _PURPOSES:
+        path = f"{names[category]}/{name}" if name else str(names[category])
+        rows.append(Directory(path, _mode(settings, path), purpose, is_open, required))
+    for extra in settings.layout.directory:
+        mode = extra.mode if extra.mode is not None else _mode(settings, extra.path)
+        rows.append(Directory(extra.path, mode, extra.purpose, extra.open))
+    rows.sort(key=lambda row: row.path.count("/") if row.path else -1)
+    return Layout(
+        root=resolve(str(settings.root_data_dir)),
+        directories=tuple(rows),
+        categories=tuple((category, str(name)) for category, name in names.items()),
+        rules=tuple(_rules(settings)),
+        file_mode=settings.file_permissions,
+        uid=settings.uid(),
+        gid=settings.gid(),
+    )
+
+
+def _mode(settings: "Settings", path: str) -> int:
+    return settings.permissions.get(path, settings.dir_permissions)
+
+
+def _rules(settings: "Settings") -> Iterator[Rule]:
+    retention = settings.retention
+    places: list[tuple[str, str, RetentionRule]] = [
+        ("cache", f"{settings.prompts_dir}/cache", retention.cache),
+        ("history", f"{settings.prompts_dir}/history", retention.history),
+        ("sessions", f"{settings.state_dir}/sessions", retention.sessions),
+        ("archives", f"{settings.state_dir}/agents/archives", retention.archives),
+        ("logs", str(settings.logs_dir), retention.logs),
+    ]
+    places += [(extra.path, extra.path, extra) for extra in settings.layout.directory]
+    for name, path, policy in places:
+        rule = Rule(name, path, policy.max_age, policy.max_bytes, policy.max_files)
+        if rule.active:
+            yield rule

@@ -1,0 +1,338 @@
+"""The daemon's own memory: runs of jobs, actions with their reason, usage over time. SQLite, in WAL mode.
+
+Several processes write to it: the daemon, its job processes, and commands. A transaction is short, and waits for
+another one for up to `_BUSY_S` seconds.
+
+Removals are written down before they happen (`plan`) and confirmed afterwards (`confirm`): a kill in between leaves a
+row that says "planned", never a removed file without a row.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity, printable
+
+_BUSY_S = 5.0
+_VERSION = 1
+_SCHEMA = """
+create table runs (
+    id integer primary key, job text not null, started_at real not null, ended_at real, outcome text,
+    actions integer not null default 0, bytes integer not null default 0, message text not null default '',
+    counts text not null default '{}');
+create index runs_by_job on runs (job, started_at);
+create table actions (
+    id integer primary key, run integer, at real not null, kind text not null, path text not null,
+    rule text not null, reason text not null, bytes integer not null, state text not null);
+create index actions_by_time on actions (at);
+create index actions_by_path on actions (path);
+create index actions_planned on actions (run) where state = 'planned';
+create table findings (
+    kind text not null, path text not null, job text not null, severity text not null, detail text not null,
+    remedy text not null, first_seen real not null, last_seen real not null, primary key (path, kind)) without rowid;
+create table usage (
+    at real not null, category text not null, files integer not null, bytes integer not null,
+    primary key (at, category)) without rowid;
+create table space (
+    at real primary key, free_bytes integer not null, total_bytes integer not null, free_inodes integer not null,
+    total_inodes integer not null) without rowid;
+create table seen (
+    path blob primary key, mark text not null) without rowid;
+"""
+
+
+class LedgerError(Exception):
+    """The ledger could not be read or written. The work that it should have told of is done all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One action as the ledger tells it. `at` in seconds since the epoch; `state` is `done`, `planned` or `failed`."""
+
+    at: float
+    job: str
+    kind: str
+    path: str
+    rule: str
+    reason: str
+    bytes: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a job. `ended_at` is None while it is under way (or if it was killed)."""
+
+    job: str
+    started_at: float
+    ended_at: float | None
+    outcome: str | None
+    actions: int
+    bytes: int
+    message: str
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePoint:
+    """What one category held at one time."""
+
+    at: float
+    category: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpacePoint:
+    """What the file system of the tree had free at one time, in bytes and inodes."""
+
+    at: float
+    free_bytes: int
+    total_bytes: int
+    free_inodes: int
+    total_inodes: int
+
+
+class Ledger:
+    """One open ledger. Threads may share it; each call is a transaction of its own."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the ledger at `path`, or begin one. `replaced` names the old file if it had to be moved aside."""
+        self.path = path
+        self.replaced: Path | None = None
+        self._lock = threading.Lock()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._db = self._open()
+        except sqlite3.OperationalError as error:  # locked, full, not permitted: the file itself may be whole
+            raise LedgerError(f"{path}: {error}") from error
+        except sqlite3.DatabaseError:
+            self.replaced = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+            for suffix in ("", "-wal", "-shm"):
+                old = Path(f"{path}{suffix}")
+                if old.exists():
+                    old.rename(f"{self.replaced}{suffix}")
+            self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("pragma journal_mode = wal")
+            db.execute("pragma synchronous = normal")
+            db.execute("pragma cache_size = -512")
+            db.execute("begin immediate")
+            (version,) = db.execute("pragma user_version").fetchone()
+            if version > _VERSION:
+                raise LedgerError(f"{self.path} was written by a newer version (schema {version})")
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"pragma user_version = {_VERSION}")
+            db.execute("commit")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        """Close the file. The last process to do so folds the write-ahead log in."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("begin immediate")
+                try:
+                    yield self._db
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("rollback")
+                    raise
+                self._db.execute("commit")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
+                raise LedgerError(f"{self.path}: {error}") from error
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        try:
+            with self._lock, closing(self._db.execute(query, values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {error}") from error
+
+    # Runs
+
+    def begin_run(self, job: str, started_at: float) -> int:
+        """Write down that a run began; hand back its number."""
+        with self._transaction() as db:
+            return int(db.execute("insert into runs (job, started_at) values (?, ?)", (job, started_at)).lastrowid or 0)
+
+    def finish_run(self, run: int, report: JobReport) -> None:
+        """Write down how a run ended."""
+        with self._transaction() as db:
+            db.execute(
+                "update runs set ended_at = ?, outcome = ?, actions = ?, bytes = ?, message = ?, counts = ? "
+                "where id = ?",
+                (
+                    report.started_at + report.duration_s,
+                    report.outcome,
+                    report.actions_total,
+                    report.bytes_total,
+                    report.message,
+                    json.dumps(dict(report.counts)),
+                    run,
+                ),
+            )
+
+    def last_successes(self) -> dict[str, float]:
+        """When each job last began a run that ended well (done, or done with something left)."""
+        query = "select job, max(started_at) from runs where outcome in (?, ?) group by job"
+        return dict(self._rows(query, (Outcome.DONE, Outcome.LEFT)))
+
+    def last_runs(self) -> dict[str, Run]:
+        """The newest run of each job."""
+        query = (
+            "select job, started_at, ended_at, outcome, actions, bytes, message, counts from runs "
+            "where id in (select max(id) from runs group by job)"
+        )
+        return {run.job: run for run in (Run(*row[:7], json.loads(row[7])) for row in self._rows(query))}
+
+    # Actions
+
+    def record(self, actions: Iterable[Action], at: float, run: int | None = None) -> None:
+        """Write down actions that have happened."""
+        with self._transaction() as db:
+            db.executemany(_INSERT, [_values(action, at, run, "done") for action in actions])
+
+    def plan(self, actions: Iterable[Action], at: float, run: int) -> None:
+        """Write down actions that are about to happen, in one transaction."""
+        with self._transaction() as db:
+            db.executemany(_INSERT, [_values(action, at, run, "planned") for action in actions])
+
+    def confirm(self, run: int, failed: Iterable[str] = ()) -> None:
+        """Write down that the planned actions of a run have happened, but for the `failed` paths."""
+        with self._transaction() as db:
+            db.executemany(
+                "update actions set state = 'failed' where run = ? and state = 'planned' and path = ?",
+                [(run, printable(path)) for path in failed],
+            )
+            db.execute("update actions set state = 'done' where run = ? and state = 'planned'", (run,))
+
+    def actions(
+        self,
+        *,
+        since: float = 0.0,
+        path: str | None = None,
+        kinds: Sequence[str] = (),
+        job: str | None = None,
+        limit: int = -1,
+    ) -> list[Row]:
+        """The newest `limit` actions (all if negative), oldest first. `path` means it and what lies below it."""
+        where = ["actions.at >= ?"]
+        values: list[Any] = [since]
+        if path is not None:
+            where.append("(actions.path = ? or (actions.path > ? and actions.path < ?))")
+            shown = printable(path)
+            values += [shown, shown + "/", shown + "0"]  # "0" follows "/"
+        if kinds:
+            where.append(f"actions.kind in ({', '.join('?' * len(kinds))})")
+            values += kinds
+        if job is not None:
+            where.append("ifnull(runs.job, 'guard') = ?")
+            values.append(job)
+        query = (
+            "select actions.at, ifnull(runs.job, 'guard'), kind, path, rule, reason, actions.bytes, state "
+            "from actions left join runs on runs.id = actions.run "
+            f"where {' and '.join(where)} order by actions.id desc limit ?"
+        )
+        return [Row(*row) for row in reversed(self._rows(query, [*values, limit]))]
+
+    def count_actions(self, since: float) -> dict[str, int]:
+        """How many actions of each kind there were since a time."""
+        return dict(self._rows("select kind, count(*) from actions where at >= ? group by kind", (since,)))
+
+    # Findings
+
+    def replace_findings(self, job: str, findings: Iterable[Finding], at: float) -> None:
+        """What a job's newest run found takes the place of what it found before; first sights are kept."""
+        with self._transaction() as db:
+            for finding in findings:
+                db.execute(
+                    "insert into findings values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (path, kind) do update set "
+                    "job = excluded.job, severity = excluded.severity, detail = excluded.detail, "
+                    "remedy = excluded.remedy, last_seen = excluded.last_seen",
+                    (
+                        finding.kind,
+                        printable(finding.path),
+                        job,
+                        finding.severity,
+                        finding.detail,
+                        finding.remedy,
+                        at,
+                        at,
+                    ),
+                )
+            db.execute("delete from findings where job = ? and last_seen < ?", (job, at))
+
+    def findings(self) -> list[tuple[Finding, float]]:
+        """What is wrong now, each with the time when it was first seen; the oldest first."""
+        query = "select kind, path, severity, detail, remedy, first_seen from findings order by first_seen, path"
+        return [(Finding(k, p, Severity(s), d, r), seen) for k, p, s, d, r, seen in self._rows(query)]
+
+    # Usage
+
+    def record_usage(self, points: Iterable[UsagePoint], space: SpacePoint) -> None:
+        """Write down what the tree holds and what its file system has left."""
+        with self._transaction() as db:
+            db.executemany(
+                "insert or replace into usage values (?, ?, ?, ?)",
+                [(point.at, point.category, point.files, point.bytes) for point in points],
+            )
+            db.execute(
+                "insert or replace into space values (?, ?, ?, ?, ?)",
+                (space.at, space.free_bytes, space.total_bytes, space.free_inodes, space.total_inodes),
+            )
+
+    def usage(self) -> tuple[list[UsagePoint], SpacePoint | None]:
+        """The newest figures of each category, and of the file system."""
+        points = self._rows("select at, category, files, bytes from usage where at = (select max(at) from usage)")
+        space = self._rows("select * from space order by at desc limit 1")
+        return [UsagePoint(*point) for point in points], SpacePoint(*space[0]) if space else None
+
+    # What a sweep has seen
+
+    def marks(self) -> dict[str, str]:
+        """The mark (size, time, inode and verdict) that the last sweep left for each file."""
+        return {os.fsdecode(path): mark for path, mark in self._rows("select path, mark from seen")}
+
+    def update_marks(self, changed: Mapping[str, str], gone: Iterable[str]) -> None:
+        """Leave new marks, and drop those of files that are gone."""
+        with self._transaction() as db:
+            rows = [(os.fsencode(path), mark) for path, mark in changed.items()]
+            db.executemany("insert or replace into seen values (?, ?)", rows)
+            db.executemany("delete from seen where path = ?", [(os.fsencode(path),) for path in gone])
+
+
+_INSERT = "insert into actions (run, at, kind, path, rule, reason, bytes, state) values (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def _values(action: Action, at: float, run: int | None, state: str) -> tuple[Any, ...]:
+    return run, at, action.kind, printable(action.path), action.rule, printable(action.reason), action.bytes, state

@@ -1,0 +1,1 @@
+"""What goes, and why: pure decisions, made before anything is touched."""
