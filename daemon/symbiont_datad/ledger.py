@@ -213,7 +213,7 @@ class Ledger:
             "select job, started_at, ended_at, outcome, actions, bytes, message, counts from runs "
             "where id in (select max(id) from runs group by job)"
         )
-        return {run.job: run for run in (Run(*row[:7], json.loads(row[7])) for row in self._rows(query))}
+        return {run.job: run for run in (Run(*(*row[:7], json.loads(row[7]))) for row in self._rows(query))}
 
     # Actions
 

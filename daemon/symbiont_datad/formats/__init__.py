@@ -1,0 +1,1 @@
+"""What a file in the tree is, by its content."""

@@ -1,0 +1,37 @@
+"""Jobs: what is done on a timetable. A job is a function from a context to a report, one file each.
+
+`JOBS` is the table of them. A row names the function by its module, so that reading the table imports no job.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from symbiont_datad.jobs.context import JobContext
+from symbiont_datad.report import JobReport
+
+JobFunction = Callable[[JobContext], JobReport]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row: the job's name (also its function's name), its module, and what it does, in words."""
+
+    name: str
+    module: str
+    purpose: str
+
+    def load(self) -> JobFunction:
+        """Import the function."""
+        function: JobFunction = getattr(import_module(self.module), self.name)
+        return function
+
+
+JOBS: Mapping[str, Job] = {
+    job.name: job
+    for job in (
+        Job("sweep", "symbiont_datad.jobs.sweep", "checks changed state files, rotates the runtime's backups"),
+        Job("clean", "symbiont_datad.jobs.clean", "removes what the retention rules say"),
+        Job("usage", "symbiont_datad.jobs.usage", "measures the tree, keeps the modes of files"),
+    )
+}

@@ -1,0 +1,56 @@
+"""The process that runs one job for the daemon: `python -m symbiont_datad.jobs.child NAME`.
+
+The settings come pickled on standard input, the report goes pickled to standard output, and standard input stays open:
+when it closes, the daemon has died, and the job ends between two steps. Log lines go where the daemon's go.
+
+Imports here are few on purpose: this starts every few minutes.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import replace
+
+from symbiont_datad.errors import Locked
+from symbiont_datad.events import configure
+from symbiont_datad.jobs.runner import run_here
+from symbiont_datad.ledger import Ledger
+
+_NICENESS = 10
+_IDLE_IO = 3 << 13  # IOPRIO_CLASS_IDLE, ioprio_set(2)
+
+
+def main(name: str) -> None:
+    """Run the job `name` with the settings from standard input."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with suppress(OSError):
+        os.nice(_NICENESS)
+    report_pipe = os.dup(1)
+    os.dup2(2, 1)  # a stray print must not end up in the report
+    settings = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    configure(settings.log_format, settings.log_level)
+    answer: object
+    with Ledger(settings.ledger_path) as ledger:
+        try:
+            report = run_here(name, settings, ledger, stopping=stop.is_set)
+            answer = replace(report, actions=(), findings=())
+        except Locked as error:
+            answer = error
+    with os.fdopen(report_pipe, "wb") as pipe:
+        pickle.dump(answer, pipe)
+
+
+def _watch_parent(stop: threading.Event) -> None:
+    with suppress(OSError):
+        os.read(0, 1)
+    stop.set()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

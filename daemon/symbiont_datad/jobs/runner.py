@@ -1,0 +1,142 @@
+"""Running a job: its lock, its row in the ledger, its events, and a report whatever happens.
+
+`run_here` runs a job in this process; commands and job processes call it. `run_in_child` has a process of its own do
+that, at low priority: so the daemon's memory stays flat, its repairs don't wait for a job, and a job that dies takes
+nothing with it.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from symbiont_datad.errors import DatadError, Locked
+from symbiont_datad.events import emit
+from symbiont_datad.fsops.lock import hold
+from symbiont_datad.jobs import JOBS
+from symbiont_datad.jobs.context import JobContext, JobSettings
+from symbiont_datad.ledger import Ledger, LedgerError
+from symbiont_datad.report import JobReport, Outcome
+
+_STOP_GRACE_S = 3.0
+
+
+def run_here(
+    name: str,
+    settings: JobSettings,
+    ledger: Ledger,
+    *,
+    now: float | None = None,
+    dry_run: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+) -> JobReport:
+    """Run the job `name` in this process and hand back its report.
+
+    A job that raises has failed: its report says why. Raises Locked when another run of it is under way. A dry run
+    takes no lock and leaves no row.
+    """
+    started = time.time() if now is None else now
+    function = JOBS[name].load()
+    if dry_run:
+        return _timed(lambda: function(JobContext(settings, ledger, 0, started, True, stopping)), name, started)
+    with hold(settings.lock_path(name), f"another {name} is running"):
+        run = ledger.begin_run(name, started)
+        emit("job_started", job=name)
+        report = _timed(lambda: function(JobContext(settings, ledger, run, started, False, stopping)), name, started)
+        try:
+            ledger.replace_findings(name, report.findings, started)
+            ledger.finish_run(run, report)
+        except LedgerError as error:
+            emit("ledger_failed", job=name, reason=str(error))
+    _tell(report)
+    return report
+
+
+def _timed(work: Callable[[], JobReport], name: str, started: float) -> JobReport:
+    clock = time.monotonic()
+    try:
+        report = work()
+    except (DatadError, LedgerError, OSError) as error:
+        report = JobReport(name, Outcome.FAILED, started, 0.0, message=str(error))
+    return replace(report, started_at=started, duration_s=time.monotonic() - clock)
+
+
+_EVENTS = {
+    Outcome.DONE: "job_finished",
+    Outcome.LEFT: "job_left_something",
+    Outcome.FAILED: "job_failed",
+    Outcome.INTERRUPTED: "job_left_something",
+}
+
+
+def _tell(report: JobReport) -> None:
+    emit(
+        _EVENTS[report.outcome],
+        job=report.job,
+        duration_s=round(report.duration_s, 3),
+        actions=report.actions_total,
+        bytes=report.bytes_total,
+        **({"reason": report.message} if report.message else {}),
+        **{f"count_{key}": value for key, value in report.counts.items()},
+    )
+
+
+class Child:
+    """One run of a job in a process of its own."""
+
+    def __init__(self, name: str, settings: JobSettings) -> None:
+        """Start the process. It ends by itself when this one dies: it reads a pipe that then closes."""
+        self.name = name
+        self._started = time.time()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "symbiont_datad.jobs.child", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            process_group=0,
+        )
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(settings, self._process.stdin)
+            self._process.stdin.flush()
+        except BrokenPipeError:  # it died already: `wait` says how
+            pass
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def wait(self) -> JobReport:
+        """The report, when the process has ended; of a process that died, one that says so.
+
+        Raises Locked when another run of the job was under way.
+        """
+        assert self._process.stdout is not None
+        with self._process, self._process.stdout as pipe:
+            answer = pipe.read()
+            code = self._process.wait()
+        report = pickle.loads(answer) if answer else None
+        if isinstance(report, JobReport):
+            return report
+        if isinstance(report, Locked):
+            raise report
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return JobReport(
+            self.name,
+            Outcome.FAILED,
+            self._started,
+            time.time() - self._started,
+            message=f"the job's process ended with {how} and left no report",
+        )
+
+    def stop(self) -> None:
+        """Ask the process to end between two steps; `kill` is for one that does not."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
