@@ -1,7 +1,7 @@
-"""The process that runs one job for the daemon: `python -m symbiont_datad.jobs.child NAME`.
+"""The process that runs one job for the daemon: `python -m symbiont_datad.jobs.child NAME FD`.
 
-The settings come pickled on standard input, the report goes pickled to standard output, and standard input stays open:
-when it closes, the daemon has died, and the job ends between two steps. Log lines go where the daemon's go.
+The settings come pickled on standard input, the report goes pickled to the descriptor FD, and standard input stays
+open: when it closes, the daemon has died, and the job ends between two steps. Log lines go where the daemon's go.
 
 Imports here are few on purpose: this starts every few minutes.
 """
@@ -19,19 +19,16 @@ from symbiont_datad.events import configure
 from symbiont_datad.jobs.runner import run_here
 from symbiont_datad.ledger import Ledger
 
-_NICENESS = 10
-_IDLE_IO = 3 << 13  # IOPRIO_CLASS_IDLE, ioprio_set(2)
+_NICENESS = 10  # the I/O priority follows it (ioprio_set(2), "IOPRIO_CLASS_NONE")
 
 
-def main(name: str) -> None:
-    """Run the job `name` with the settings from standard input."""
+def main(name: str, report_fd: int) -> None:
+    """Run the job `name` with the settings from standard input; the report goes to the descriptor."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with suppress(OSError):
         os.nice(_NICENESS)
-    report_pipe = os.dup(1)
-    os.dup2(2, 1)  # a stray print must not end up in the report
     settings = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     configure(settings.log_format, settings.log_level)
@@ -42,7 +39,7 @@ def main(name: str) -> None:
             answer = replace(report, actions=(), findings=())
         except Locked as error:
             answer = error
-    with os.fdopen(report_pipe, "wb") as pipe:
+    with os.fdopen(report_fd, "wb") as pipe:
         pickle.dump(answer, pipe)
 
 
@@ -53,4 +50,4 @@ def _watch_parent(stop: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

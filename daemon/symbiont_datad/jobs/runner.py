@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from symbiont_datad.errors import DatadError, Locked
@@ -20,8 +21,6 @@ from symbiont_datad.jobs import JOBS
 from symbiont_datad.jobs.context import JobContext, JobSettings
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import JobReport, Outcome
-
-_STOP_GRACE_S = 3.0
 
 
 def run_here(
@@ -91,19 +90,24 @@ class Child:
         """Start the process. It ends by itself when this one dies: it reads a pipe that then closes."""
         self.name = name
         self._started = time.time()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "symbiont_datad.jobs.child", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            process_group=0,
-        )
-        assert self._process.stdin is not None
+        self._report, report_pipe = os.pipe()
         try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "symbiont_datad.jobs.child", name, str(report_pipe)],
+                stdin=subprocess.PIPE,
+                pass_fds=(report_pipe,),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                process_group=0,
+            )
+        except BaseException:
+            os.close(self._report)
+            raise
+        finally:
+            os.close(report_pipe)
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it died already: `wait` says how
             pickle.dump(settings, self._process.stdin)
             self._process.stdin.flush()
-        except BrokenPipeError:  # it died already: `wait` says how
-            pass
 
     @property
     def pid(self) -> int:
@@ -115,10 +119,11 @@ class Child:
 
         Raises Locked when another run of the job was under way.
         """
-        assert self._process.stdout is not None
-        with self._process, self._process.stdout as pipe:
+        with open(self._report, "rb") as pipe:
             answer = pipe.read()
-            code = self._process.wait()
+        with suppress(BrokenPipeError), self._process:  # closes its standard input
+            pass
+        code = self._process.returncode
         report = pickle.loads(answer) if answer else None
         if isinstance(report, JobReport):
             return report
