@@ -1,0 +1,203 @@
+"""What surrounds the package: locks, scripts, units, versions, and the rule that CI skips nothing."""
+
+import importlib.metadata
+import os
+import plistlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import symbiont_datad
+from tests.conftest import AsNobody
+from tests.support import NOBODY, Link, Tree, read_tree
+
+ROOT = Path(__file__).parent.parent
+LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
+UNITS = ("systemd/symbiont-datad.service", "systemd/user/symbiont-datad.service")
+
+
+def pins(lock: str) -> dict[str, str]:
+    """The versions that a lock names, by package."""
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+
+
+def unit_lines(unit: str) -> list[str]:
+    """The lines of a unit file that are no comment."""
+    return [line for line in (ROOT / unit).read_text().splitlines() if line and not line.startswith("#")]
+
+
+def tracked_files() -> list[Path]:
+    """The files that git knows; skips where this is no checkout."""
+    git = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "ls-files", "-z"]
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no git checkout")
+    listed = subprocess.run(git, capture_output=True, check=True, text=True).stdout
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_hold_hashes_and_no_address(lock: str) -> None:
+    """A lock is nothing but versions, each with its hashes: it works with whatever index an installer uses."""
+    entry = r"[a-z0-9-]+==\S+(?: ; [^\\\n]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+    assert re.fullmatch(f"(?:{entry})+", (ROOT / lock).read_text())
+
+
+def test_locks_agree() -> None:
+    """Run and dev share one environment, so the dev lock holds what the other two hold, in the same versions."""
+    together = pins("requirements.lock") | pins("requirements-build.lock")
+    assert together == {name: version for name, version in pins("requirements-dev.lock").items() if name in together}
+    assert pins("requirements-build.lock") == {name: together[name] for name in pins("requirements-build.lock")}
+
+
+def test_locks_hold_what_the_project_asks_for() -> None:
+    """Each direct dependency is in the lock for its use."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = {re.split(r"[<>=;\s]", line)[0] for line in project["project"]["dependencies"]}
+    assert asked <= pins("requirements.lock").keys()
+    dev = {re.split(r"[<>=;\s]", line)[0] for line in project["dependency-groups"]["dev"] if isinstance(line, str)}
+    assert dev <= pins("requirements-dev.lock").keys()
+
+
+@pytest.mark.parametrize("script", ["scripts/setup", "scripts/run", "scripts/test", "scripts/lock", ".ci/run"])
+def test_scripts_are_executable_and_parse(script: str) -> None:
+    """A script can be started as it is, and bash understands it."""
+    path = ROOT / script
+    assert os.access(path, os.X_OK)
+    assert path.read_text().startswith("#!/usr/bin/env bash\n")
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_setup_refuses_an_old_python(tmp_path: Path) -> None:
+    """A Python that is too old is named with its version, and nothing is made."""
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\necho 3.10.4\n")
+    old.chmod(0o755)
+    copy = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", copy / "scripts")
+    for name in (*LOCKS, "pyproject.toml"):
+        shutil.copy(ROOT / name, copy)
+    result = subprocess.run(
+        [copy / "scripts" / "setup"], env=os.environ | {"PYTHON": str(old)}, capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode == 1
+    assert f"Python 3.11 or newer is needed, and {old} is 3.10.4" in result.stderr
+    assert not (copy / ".venv").exists()
+
+
+def test_nothing_tracked_names_this_checkout() -> None:
+    """No file holds the path of the directory in which somebody worked on it."""
+    here = re.compile(rb"(?<![\w.-])" + re.escape(os.fsencode(ROOT)) + rb"(?![\w.-])")
+    assert [] == [path for path in tracked_files() if here.search(path.read_bytes())]
+
+
+def test_version_is_the_same_everywhere() -> None:
+    """The installed metadata and the newest entry of the changelog have the package's version."""
+    assert symbiont_datad.__version__ == importlib.metadata.version("symbiont-datad")
+    headings = re.findall(r"^## \[?(\d\S*?)\]?(?: |$)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert symbiont_datad.__version__ == headings[0]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_units_say_how_the_daemon_is_run(unit: str) -> None:
+    """systemd waits for readiness, watches over the daemon, reloads it, and starts it again after a failure."""
+    expected = {
+        "Type=notify",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "WatchdogSec=60",
+        "Restart=on-failure",
+        "RestartPreventExitStatus=2",
+        "NoNewPrivileges=yes",
+    }
+    lines = unit_lines(unit)
+    assert expected <= set(lines)
+    assert [True] == [line.endswith("symbiont-datad run") for line in lines if line.startswith("ExecStart=")]
+
+
+def test_units_name_their_tree() -> None:
+    """The system's tree lies in the state directory, a user's own below the home directory."""
+    system, user = (set(unit_lines(unit)) for unit in UNITS)
+    assert {"StateDirectory=symbiont", "Environment=SYMBIONT_DATAD_ROOT_DATA_DIR=/var/lib/symbiont/data"} <= system
+    assert "Environment=SYMBIONT_DATAD_ROOT_DATA_DIR=%h/.symbiont/data" in user
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
+    """systemd knows every key and value. It exits with 0 even where it does not, so its messages count."""
+    if sys.platform != "linux":
+        pytest.skip("not on this platform: systemd")
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    copy = tmp_path / Path(unit).name
+    copy.write_text(re.sub(r"(?m)^ExecStart=.*", "ExecStart=/bin/true", (ROOT / unit).read_text()))
+    kind = "--user" if "/user/" in unit else "--system"
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", kind, copy],
+        env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (0, "") == (result.returncode, result.stderr)
+
+
+def test_launchd_agent_is_a_property_list() -> None:
+    """launchd finds the agent under its label, and starts it again after a failure."""
+    agent = plistlib.loads((ROOT / "launchd" / "ai.symbiont.datad.plist").read_bytes())
+    assert agent["Label"] == "ai.symbiont.datad"
+    assert agent["KeepAlive"] == {"SuccessfulExit": False}
+    assert '/symbiont-datad" run ' in agent["ProgramArguments"][-1]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param("def test(): pytest.skip('restic is not installed')", 1, id="in a test"),
+        pytest.param("@pytest.mark.skip(reason='later')\ndef test(): ...", 1, id="by a mark"),
+        pytest.param("pytest.skip('no loop mounts', allow_module_level=True)", 2, id="in a module"),
+        pytest.param("def test(): pytest.skip('not on this platform: inotify')", 0, id="platform"),
+        pytest.param("@pytest.mark.xfail(strict=True)\ndef test(): assert False", 0, id="expected failure"),
+        pytest.param("def test(): ...", 0, id="passes"),
+    ],
+)
+def test_a_skip_fails_in_ci(tmp_path: Path, body: str, code: int) -> None:
+    """With DATAD_NO_SKIP a skipped test fails, unless it does not belong to the platform."""
+    result = run_pytest(tmp_path, body, {"DATAD_NO_SKIP": "1"})
+    assert code == result.returncode, result.stdout
+
+
+def test_a_skip_is_fine_elsewhere(tmp_path: Path) -> None:
+    """Without DATAD_NO_SKIP a test may be skipped."""
+    result = run_pytest(tmp_path, "def test(): pytest.skip('restic is not installed')", {})
+    assert result.returncode == 0
+    assert "1 skipped" in result.stdout
+
+
+def run_pytest(directory: Path, body: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run one test file of its own with this project's conftest as a plugin."""
+    (directory / "test_it.py").write_text(f"import pytest\n{body}\n")
+    (directory / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-q", str(directory)]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "DATAD_"))}
+    return subprocess.run(command, env=clean | environment, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_trees_are_data(tree: Callable[[Tree], Path]) -> None:
+    """A tree that was built reads back as it was written."""
+    data: Tree = {"logs": {"a.log": b"one\n", "empty": {}}, "latest": Link("logs/a.log"), "gone": Link("nowhere")}
+    assert data == read_tree(tree(data))
+
+
+def test_nobody_is_somebody_else(as_nobody: AsNobody, open_path: Path) -> None:
+    """A function run as nobody has nobody's rights and hands its result or its exception back."""
+    secret = open_path / "secret"
+    secret.write_bytes(b"x")
+    secret.chmod(0o600)
+    assert (NOBODY, NOBODY, []) == as_nobody(lambda: (os.geteuid(), os.getegid(), os.getgroups()))
+    assert ["secret"] == as_nobody(lambda: os.listdir(open_path))
+    with pytest.raises(PermissionError, match="secret"):
+        as_nobody(secret.read_bytes)
