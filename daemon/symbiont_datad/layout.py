@@ -14,7 +14,8 @@ from symbiont_datad.fsops.root import Tree, resolve
 from symbiont_datad.retention.rules import Rule
 
 if TYPE_CHECKING:
-    from symbiont_datad.settings import RetentionRule, Settings
+    from symbiont_datad.settings import Settings
+    from symbiont_datad.settings_sections import RetentionPolicy
 
 
 class Category(StrEnum):
@@ -72,13 +73,14 @@ class Layout:
     """What the tree should look like. `directories` lists parents before their children.
 
     `uid` and `gid` are -1, and `file_mode` is None, where the user leaves them alone. `categories` maps a category to
-    the name of its directory, which the user can change.
+    the path of its directory, which the user can change. Without `create`, what is missing is reported and not made.
     """
 
     root: str
     directories: tuple[Directory, ...]
     categories: tuple[tuple[Category, str], ...]
     rules: tuple[Rule, ...] = ()
+    create: bool = True
     file_mode: int | None = None
     uid: int = -1
     gid: int = -1
@@ -118,9 +120,11 @@ class Layout:
         return (row for row in self.directories if row.path == path or row.path.startswith(prefix))
 
     def category_of(self, path: str) -> Category:
-        """The category that a file or directory belongs to, by the first part of its path."""
-        first = path.partition("/")[0]
-        return next((category for category, name in self.categories if name == first), Category.OTHER)
+        """The category that a file or directory belongs to."""
+        for category, top in self.categories:
+            if path.startswith(top) and (len(path) == len(top) or path[len(top)] == "/"):
+                return category
+        return Category.OTHER
 
     def path_of(self, category: Category, name: str = "") -> str:
         """The path of a category's directory, or of one below it, relative to the root."""
@@ -141,23 +145,33 @@ def layout_of(settings: "Settings") -> Layout:
         Category.PROMPTS: settings.prompts_dir,
         Category.VECTOR_DB: settings.vector_db_dir,
     }
-    rows = [Directory("", settings.dir_permissions, "the data directory")]
+    rows = {"": Directory("", _mode(settings, "."), "the data directory")}
     for category, name, purpose, is_open, required in _PURPOSES:
-        path = f"{names[category]}/{name}" if name else str(names[category])
-        rows.append(Directory(path, _mode(settings, path), purpose, is_open, required))
+        top = names[category]
+        path = f"{top}/{name}" if name else top
+        for step in _steps(top):  # a category's directory may lie deeper: `state_dir = "var/state"`
+            rows.setdefault(step, Directory(step, _mode(settings, step), f"holds {top}"))
+        rows[path] = Directory(path, _mode(settings, path), purpose, is_open, required)
     for extra in settings.layout.directory:
         mode = extra.mode if extra.mode is not None else _mode(settings, extra.path)
-        rows.append(Directory(extra.path, mode, extra.purpose, extra.open))
-    rows.sort(key=lambda row: row.path.count("/") if row.path else -1)
+        rows[extra.path] = Directory(extra.path, mode, extra.purpose, extra.open)
+    uid, gid = settings.owner_ids()
     return Layout(
         root=resolve(str(settings.root_data_dir)),
-        directories=tuple(rows),
-        categories=tuple((category, str(name)) for category, name in names.items()),
+        directories=tuple(sorted(rows.values(), key=lambda row: row.path.count("/") + bool(row.path))),
+        categories=tuple(names.items()),
         rules=tuple(_rules(settings)),
+        create=settings.auto_create_dirs,
         file_mode=settings.file_permissions,
-        uid=settings.uid(),
-        gid=settings.gid(),
+        uid=-1 if uid is None else uid,
+        gid=-1 if gid is None else gid,
     )
+
+
+def _steps(path: str) -> list[str]:
+    """The directories above a path: `a` and `a/b` for `a/b/c`."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _mode(settings: "Settings", path: str) -> int:
@@ -166,14 +180,14 @@ def _mode(settings: "Settings", path: str) -> int:
 
 def _rules(settings: "Settings") -> Iterator[Rule]:
     retention = settings.retention
-    places: list[tuple[str, str, RetentionRule]] = [
+    places: list[tuple[str, str, RetentionPolicy]] = [
         ("cache", f"{settings.prompts_dir}/cache", retention.cache),
         ("history", f"{settings.prompts_dir}/history", retention.history),
         ("sessions", f"{settings.state_dir}/sessions", retention.sessions),
         ("archives", f"{settings.state_dir}/agents/archives", retention.archives),
-        ("logs", str(settings.logs_dir), retention.logs),
+        ("logs", settings.logs_dir, retention.logs),
     ]
-    places += [(extra.path, extra.path, extra) for extra in settings.layout.directory]
+    places += [(extra.path, extra.path, settings.retention_of(extra)) for extra in settings.layout.directory]
     for name, path, policy in places:
         rule = Rule(name, path, policy.max_age, policy.max_bytes, policy.max_files)
         if rule.active:

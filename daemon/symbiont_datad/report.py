@@ -75,7 +75,8 @@ class JobReport:
     """What one run of a job did. Times are seconds since the epoch.
 
     `counts` are the job's own figures by name (sizes in bytes). A run in a child process hands up its `actions` only as
-    the ledger's rows; `actions_total` and `bytes_total` always tell how many there were.
+    the ledger's rows; `actions_total` and `bytes_total` always tell how many there were. `lost` says that the run died
+    and left neither a report of its own nor a row that says how it ended.
     """
 
     job: str
@@ -88,6 +89,7 @@ class JobReport:
     message: str = ""
     actions_total: int = 0
     bytes_total: int = 0
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

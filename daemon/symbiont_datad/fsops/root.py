@@ -7,7 +7,7 @@ permission on it, and can't be replaced under us. Elsewhere (macOS) the director
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from symbiont_datad.errors import UnsafePath
@@ -123,6 +123,24 @@ class Tree:
         with _descend(os.path.dirname(self.path)) as fd:
             yield fd
 
+    def make_parents(self) -> None:
+        """Make the directories above the root that are missing, mode 0755, owned like the one that they are in.
+
+        Raises as `parent` does.
+        """
+        current = os.open("/", _PIN)
+        try:
+            for part in os.path.dirname(self.path).split("/"):
+                if not part:
+                    continue
+                following = _open_or_make(part, current)
+                above, child = os.fstat(current), os.fstat(following)
+                os.close(current)
+                current = following
+                refuse_untrusted(above, child, self.path)
+        finally:
+            os.close(current)
+
     @contextmanager
     def root(self) -> Iterator[int]:
         """The root directory, pinned part by part from `/` down. Raises as `parent` does."""
@@ -183,6 +201,19 @@ def _descend(path: str) -> Iterator[int]:
         yield current
     finally:
         os.close(current)
+
+
+def _open_or_make(name: str, dir_fd: int) -> int:
+    try:
+        return os.open(name, _PIN, dir_fd=dir_fd)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=dir_fd)
+        fd = os.open(name, _PIN, dir_fd=dir_fd)
+        if os.geteuid() == 0:
+            above = os.fstat(dir_fd)
+            set_owner(fd, above.st_uid, above.st_gid)
+        return fd
 
 
 def resolve(path: str) -> str:

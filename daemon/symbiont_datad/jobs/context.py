@@ -63,7 +63,7 @@ def job_settings(settings: "Settings") -> JobSettings:
     """The part of the settings that jobs need."""
     return JobSettings(
         layout=layout_of(settings),
-        daemon_dir=settings.daemon_path(),
+        daemon_dir=settings.daemon_dir,
         backup_count=settings.backup_count,
         settle_s=settings.state.settle,
         keep_if_open=settings.retention.keep_if_open,

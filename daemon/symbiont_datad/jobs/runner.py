@@ -83,6 +83,12 @@ def _tell(report: JobReport) -> None:
     )
 
 
+def _environment() -> dict[str, str]:
+    """The daemon's own, with its import path, and without what lets a process speak for it to the service manager."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
+    return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
 class Child:
     """One run of a job in a process of its own."""
 
@@ -96,7 +102,7 @@ class Child:
                 [sys.executable, "-P", "-m", "symbiont_datad.jobs.child", name, str(report_pipe)],
                 stdin=subprocess.PIPE,
                 pass_fds=(report_pipe,),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env=_environment(),
                 process_group=0,
             )
         except BaseException:
@@ -136,6 +142,7 @@ class Child:
             self._started,
             time.time() - self._started,
             message=f"the job's process ended with {how} and left no report",
+            lost=True,
         )
 
     def stop(self) -> None:

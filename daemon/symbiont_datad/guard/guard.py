@@ -1,0 +1,302 @@
+"""The loop in which hints and the periodic scan meet."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from symbiont_datad.errors import TreeHeld, UnsafePath
+from symbiont_datad.fsops.mount import is_mount_point
+from symbiont_datad.guard import watch
+from symbiont_datad.guard.backoff import Backoff
+from symbiont_datad.guard.hints import Batch, Hints
+from symbiont_datad.guard.reconcile import EVERYTHING, Reconciliation, Scope, reconcile
+from symbiont_datad.layout import Layout
+from symbiont_datad.report import Action, Finding, Severity, printable
+
+_TURN_S = 10.0
+_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """How the guard guards. `require_mount` is a mount point, True (the root or its parent must be one) or False."""
+
+    reconcile_interval_s: float
+    require_mount: str | bool
+    backoff_after: int
+    watch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one turn of the guard did, for the log and the ledger: an event's name and fields, with an action or not."""
+
+    event: str
+    fields: dict[str, object]
+    action: Action | None = None
+
+
+Tell = Callable[[Report], None]
+
+
+class Guard:
+    """Keeps the layout. `tell` gets a report of everything that it does and must return at once.
+
+    `on_root` is called whenever the root directory was made anew.
+    """
+
+    def __init__(
+        self, layout: Layout, settings: GuardSettings, tell: Tell, on_root: Callable[[], None] = lambda: None
+    ) -> None:
+        self._layout = layout
+        self._settings = settings
+        self._tell = tell
+        self._on_root = on_root
+        self._hints = Hints()
+        self._backoff = Backoff(settings.backoff_after)
+        self._watcher: watch.Watcher | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._next_scan = 0.0
+        self._held_for = ""
+        self._complaints: dict[tuple[str, str], str] = {}
+        self._backed_off: set[str] = set()
+        self._unwatchable = ""
+        self._created = False
+        self.beat = time.monotonic()
+
+    # The life of the guard
+
+    def create_tree(self) -> Reconciliation:
+        """Make the tree as declared, before anything watches it.
+
+        Raises TreeHeld when its file system is not mounted, OSError or UnsafePath when the root can't be reached.
+        """
+        self._refuse_unmounted()
+        # Deep in open directories there may be many; the first turn of the loop looks at them, after start.
+        result = reconcile(self._layout, {"": False}, now=time.time(), fresh=True)
+        self._created = True
+        self._report(result)
+        return result
+
+    def start(self) -> None:
+        """Watch, and run the loop in a thread of its own."""
+        self._follow(_unwatched(self._layout, (), True))
+        self._next_scan = time.monotonic()
+        self._start_thread()
+
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._loop, name="guard", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop and the watcher's threads."""
+        self._stopping = True
+        self._hints.wake()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        if self._watcher is not None:
+            self._watcher.stop()
+
+    def reload(self, layout: Layout, settings: GuardSettings) -> None:
+        """Go by another layout and other settings from the next turn on; the root must be the same."""
+        self._layout = layout
+        if settings.watch != self._settings.watch and self._watcher is not None:
+            self._watcher.stop()
+            self._watcher = None
+        self._settings = settings
+        self._backoff.limit = settings.backoff_after
+        self._hints.add_everything(unwatched=True)
+
+    def revive(self) -> bool:
+        """Start the loop again if its thread has died; True if it had."""
+        if self._stopping or self._thread is None or self._thread.is_alive():
+            return False
+        self._hints.add_everything()
+        self._start_thread()
+        return True
+
+    # What the supervisor asks
+
+    def alive(self) -> bool:
+        """Whether the loop turns: it does so every ten seconds, even when nothing happens."""
+        moving = time.monotonic() - self.beat < 6 * _TURN_S
+        return self._thread is not None and self._thread.is_alive() and moving
+
+    def keeping(self) -> bool:
+        """Whether the tree is there and kept, not held."""
+        return self._created and not self._held_for
+
+    def warnings(self) -> list[str]:
+        """What a person should know, in sentences."""
+        found = [f"the tree is held: {self._held_for}"] if self._held_for else []
+        if self._settings.watch != "off" and (self._watcher is None or not self._watcher.alive()):
+            found.append("the watcher is down: repairs wait for the next reconcile")
+        if self._unwatchable:
+            found.append(self._unwatchable)
+        found += [
+            f"{printable(path) or 'the root'} is repaired less often: something keeps undoing it"
+            for path in sorted(self._backed_off)
+        ]
+        found += [
+            f"{printable(path) or 'the root'}: {detail}" for (_, path), detail in sorted(self._complaints.items())
+        ]
+        return found
+
+    # One turn
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            batch = self._hints.take(self._patience())
+            self.beat = time.monotonic()
+            if self._stopping:
+                return
+            self._turn(batch)
+
+    def _patience(self) -> float:
+        """How long to wait for hints, in seconds."""
+        now = time.monotonic()
+        due = [self._next_scan, now + _TURN_S, *self._backoff.waiting().values()]
+        return max(min(due) - now, 0.0)
+
+    def _turn(self, batch: Batch) -> None:
+        now = time.monotonic()
+        revived = self._revive_watcher()
+        if batch.overflowed:
+            self._tell(Report("watch_overflowed", {}))
+        scope: Scope = dict(batch.paths)
+        if batch.everything or revived or now >= self._next_scan:
+            scope = EVERYTHING
+            self._next_scan = now + self._settings.reconcile_interval_s
+        for path, until in self._backoff.waiting().items():
+            if until <= now and path not in scope:
+                scope = {**scope, path: False}
+        if scope:
+            self._keep(scope, rewatch=scope == EVERYTHING)
+        for path in self._backoff.calmed(now):
+            self._backed_off.discard(path)
+            self._tell(Report("repair_resumed", {"path": path}))
+
+    def _keep(self, scope: Scope, *, rewatch: bool) -> None:
+        """Reconcile; then watch what is new, and look into that once more, as it may have changed before the watch."""
+        for _ in range(_ROUNDS):
+            try:
+                self._refuse_unmounted()
+                result = reconcile(self._layout, scope, now=time.time(), allow=self._allow)
+            except (TreeHeld, UnsafePath, OSError) as error:
+                self._hold(str(error))
+                return
+            self._release()
+            self._created = True
+            self._report(result, complete=scope == EVERYTHING)
+            new = () if rewatch else (*result.appeared, *(path for path, deep in scope.items() if deep))
+            scope = dict.fromkeys(self._follow(_unwatched(self._layout, new, rewatch)), True)
+            if not scope:
+                return
+            rewatch = False
+
+    def _allow(self, path: str) -> bool:
+        allowed = self._backoff.allow(path, time.monotonic())
+        if not allowed and path not in self._backed_off:
+            self._backed_off.add(path)
+            self._tell(
+                Report(
+                    "repair_backed_off",
+                    {
+                        "path": path,
+                        "reason": f"more than {self._backoff.limit} repairs in a minute; something undoes them",
+                    },
+                )
+            )
+        return allowed
+
+    # Watching
+
+    def _follow(self, paths: list[str]) -> list[str]:
+        """Watch these directories; hand back those that were not watched before and may hold anything by now."""
+        if not paths:
+            return []
+        try:
+            if self._watcher is None:
+                self._watcher = watch.start(self._settings.watch, self._layout.tree, self._hints)
+            appeared = self._watcher.follow(paths) if self._watcher is not None else []
+        except OSError as error:
+            if not self._unwatchable:
+                self._unwatchable = _watch_advice(error)
+                self._tell(Report("watch_failed", {"reason": self._unwatchable}))
+            return []
+        self._unwatchable = ""
+        return [path for path in appeared if path != watch.PARENT]
+
+    def _revive_watcher(self) -> bool:
+        """Replace a watcher whose threads have died; True if it was so."""
+        if self._watcher is None or self._watcher.alive():
+            return False
+        self._watcher.stop()
+        self._watcher = None
+        self._tell(Report("watcher_restarted", {}))
+        return True
+
+    # Holding
+
+    def _refuse_unmounted(self) -> None:
+        wanted = self._settings.require_mount
+        if not wanted:
+            return
+        root = self._layout.root
+        places = [wanted] if isinstance(wanted, str) else [root, root.rpartition("/")[0]]
+        if not any(is_mount_point(place) for place in places):
+            raise TreeHeld(f"guard.require_mount: nothing is mounted at {' or '.join(places)}")
+
+    def _hold(self, reason: str) -> None:
+        if reason != self._held_for:
+            self._held_for = reason
+            self._tell(Report("tree_held", {"path": self._layout.root, "reason": reason}))
+
+    def _release(self) -> None:
+        if self._held_for:
+            self._held_for = ""
+            self._tell(Report("tree_released", {"path": self._layout.root}))
+
+    # Telling
+
+    def _report(self, result: Reconciliation, *, complete: bool = False) -> None:
+        if "" in result.appeared:
+            self._on_root()
+        for action in result.actions:
+            fields: dict[str, object] = {"path": action.path, "reason": action.reason}
+            event = "tree_created" if action.kind == "directory_created" and not action.path else action.kind
+            self._tell(Report(event, fields, action))
+        self._complain(result.failures, complete)
+
+    def _complain(self, failures: tuple[Finding, ...], complete: bool) -> None:
+        """Say each failure once, and again only when it changes or has been away."""
+        current = {
+            (failure.kind, failure.path): failure.detail for failure in failures if failure.severity != Severity.INFO
+        }
+        for failure in failures:
+            key = failure.kind, failure.path
+            if failure.severity != Severity.INFO and self._complaints.get(key) != failure.detail:
+                event = failure.kind if failure.kind == "repair_refused" else "repair_failed"
+                self._tell(Report(event, {"path": failure.path, "reason": failure.detail}))
+        self._complaints = current if complete else {**self._complaints, **current}
+
+
+def _unwatched(layout: Layout, new: Iterable[str], everything: bool) -> list[str]:
+    """The directories whose watches may have ended: all, or those at and below the `new` directories."""
+    if everything:
+        return [watch.PARENT, *layout.watched]
+    prefixes = set(new)
+    return [
+        path
+        for path in layout.watched
+        if any(not new_path or path == new_path or path.startswith(new_path + "/") for new_path in prefixes)
+    ]
+
+
+def _watch_advice(error: OSError) -> str:
+    advice = f"can't watch: {error.strerror or error}"
+    if error.errno in (24, 28):  # EMFILE: inotify instances, ENOSPC: inotify watches
+        advice += "; raise fs.inotify.max_user_instances or fs.inotify.max_user_watches (sysctl)"
+    return advice

@@ -1,0 +1,97 @@
+"""Repairing one drift, through the descriptor of the directory that it is in."""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from symbiont_datad.errors import UnsafePath
+from symbiont_datad.fsops.root import Tree, pinned, set_mode, set_owner
+from symbiont_datad.fsops.write import quarantine
+from symbiont_datad.guard.drift import wanted_mode
+from symbiont_datad.layout import Directory, Layout
+from symbiont_datad.report import Action, Drift, DriftKind
+
+_TRIES = 3
+
+
+def make_directory(parent_fd: int, name: str, row: Directory, layout: Layout) -> bool:
+    """Make the directory with the mode and owner of its row; False when there is something by that name already.
+
+    As root, with no owner declared, it belongs to the owner of the directory that it is in: an agent's own directory
+    does not come back as root's.
+    """
+    try:
+        os.mkdir(name, row.mode & 0o777, dir_fd=parent_fd)
+    except FileExistsError:
+        return False
+    with pinned(name, parent_fd) as fd:
+        made = os.fstat(fd)
+        uid, gid = layout.uid, layout.gid
+        if os.geteuid() == 0:
+            above = os.fstat(parent_fd)
+            uid = above.st_uid if uid == -1 else uid
+            gid = above.st_gid if gid == -1 else gid
+        if uid not in (-1, made.st_uid) or gid not in (-1, made.st_gid):
+            set_owner(fd, uid, gid)
+        wanted = wanted_mode(row, made.st_mode)
+        if stat.S_IMODE(made.st_mode) != wanted:
+            set_mode(fd, wanted)
+    return True
+
+
+def repair(drift: Drift, row: Directory, layout: Layout, parent_fd: int, now: float, fresh: bool) -> list[Action]:
+    """Put one drift right and hand back what was done; `fresh` says that the tree is being made at start.
+
+    Raises OSError or UnsafePath; what was not done can be tried again.
+    """
+    name = drift.path.rpartition("/")[2] or layout.tree.name
+    rule = f"layout {row.path or 'root'}"
+    if drift.kind is DriftKind.MISSING or drift.kind is DriftKind.OBSTRUCTED:
+        return _stand_up(drift, name, row, rule, layout, parent_fd, now, fresh)
+    with pinned(name, parent_fd) as fd:
+        if os.fstat(fd).st_dev != os.fstat(parent_fd).st_dev and drift.path:
+            raise UnsafePath(f"{drift.path}: another file system is mounted there")
+        if drift.kind is DriftKind.OWNER:
+            set_owner(fd, layout.uid, layout.gid)
+            return [Action("owner_restored", drift.path, rule, f"owner was {drift.found}, declared {drift.expected}")]
+        set_mode(fd, wanted_mode(row, os.fstat(fd).st_mode))
+        return [Action("permissions_restored", drift.path, rule, f"mode was {drift.found}, declared {drift.expected}")]
+
+
+def _stand_up(
+    drift: Drift, name: str, row: Directory, rule: str, layout: Layout, parent_fd: int, now: float, fresh: bool
+) -> list[Action]:
+    actions: list[Action] = []
+    for _ in range(_TRIES):
+        if make_directory(parent_fd, name, row, layout):
+            kind = "directory_created" if fresh else "directory_recreated"
+            actions.append(Action(kind, drift.path, rule, f"{row.purpose}: {drift.found} was there"))
+            return actions
+        with suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):  # somebody else was quicker
+                return actions
+            reason = f"{drift.found} stood where {row.purpose} belong{'s' if not drift.path else ''}"
+            if drift.path:
+                where = quarantine(layout.tree, drift.path, kind="obstruction", reason=reason, now=now)
+            else:
+                where = _set_root_obstruction_aside(layout.tree, parent_fd, now)
+            actions.append(Action("obstruction_quarantined", drift.path, rule, f"{reason}; it is now {where}"))
+    raise OSError(errno.EBUSY, "something keeps taking the place of the directory", drift.path)
+
+
+def _set_root_obstruction_aside(tree: Tree, parent_fd: int, now: float) -> str:
+    """Rename what stands in the root's own place; there is no quarantine, as that lies in the root."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    number = 0
+    while True:
+        aside = f"{tree.name}.obstruction-{stamp}{f'-{number}' if number else ''}"
+        try:
+            os.stat(aside, dir_fd=parent_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            break
+        number += 1
+    os.rename(tree.name, aside, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+    return os.path.join(os.path.dirname(tree.path), aside)

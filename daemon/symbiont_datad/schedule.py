@@ -1,0 +1,163 @@
+"""When jobs run: APScheduler, with what it lacks for a daemon on a machine that sleeps.
+
+A job that is late runs (APScheduler's own default is to skip one that is a second late), once however many runs were
+missed, and never beside itself. The time of each job's last success is kept by the ledger, so a run that was missed
+while the daemon or the machine was off is caught up at start. Suspend and clock changes don't wake APScheduler, so
+`check_clock` is to be called at least once a minute: it compares the wall clock with the monotonic one.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+
+logging.getLogger("apscheduler").addHandler(logging.NullHandler())
+
+_BEAT_S = 10.0
+_JUMP_S = 5.0
+_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """When one job runs: every `every_s` seconds, or by a five-field `cron` expression in local time.
+
+    Each run waits up to `jitter_s` seconds longer, at random, so that many daemons don't do the same at once.
+    """
+
+    job: str
+    every_s: float | None = None
+    cron: str | None = None
+    jitter_s: float = 0.0
+
+    def next_run(self, now: datetime) -> datetime:
+        """The first time after `now` that the table asks for, given that the job ran just now; jitter not counted."""
+        if self.cron is not None:
+            following: datetime = CronTrigger.from_crontab(self.cron).get_next_fire_time(None, now + _TICK)
+            return following
+        return now + timedelta(seconds=self.every_s or 0.0)
+
+    def due(self, last_success: float | None, now: datetime) -> datetime:
+        """When the job should run next, given when it last did well (seconds since the epoch).
+
+        A run that was missed is due now, once; so is the first one of a job that never ran.
+        """
+        if last_success is None:
+            return now
+        last = datetime.fromtimestamp(last_success, UTC)
+        return max(now, self.next_run(last)) if last <= now else self.next_run(now)
+
+
+_TICK = timedelta(microseconds=1)
+
+
+class _Trigger(BaseTrigger):  # type: ignore[misc]  # apscheduler has no types
+    """A timetable as APScheduler wants it: the next run counts from now, so that missed ones are never listed."""
+
+    def __init__(self, table: Timetable) -> None:
+        self.table = table
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        """The next time strictly after now; counted from the `previous` one while that gives no catching up."""
+        from_now = self.table.next_run(now)
+        planned = self.table.next_run(previous) if previous is not None and self.table.cron is None else from_now
+        chosen = planned if now < planned <= from_now else from_now
+        return chosen + timedelta(seconds=random.uniform(0.0, self.table.jitter_s))
+
+
+class Schedule:
+    """Runs jobs by their timetables: `run(name)` is called in a thread and returns when the job has ended."""
+
+    def __init__(self, run: Callable[[str], None]) -> None:
+        self._run = run
+        self._tables: dict[str, Timetable] = {}
+        self._scheduler: Any = None
+        self._clocks = time.time(), time.monotonic()
+        self.beat = time.monotonic()
+
+    def start(self, tables: Iterable[Timetable], last_successes: Mapping[str, float]) -> list[str]:
+        """Begin; hand back the jobs whose run was missed and is caught up now."""
+        self._tables = {table.job: table for table in tables}
+        self._scheduler = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(_AT_ONCE), "beat": ThreadPoolExecutor(1)},
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            timezone=UTC,
+        )
+        now = datetime.now(UTC)
+        late = []
+        for table in self._tables.values():
+            last = last_successes.get(table.job)
+            due = table.due(last, now)
+            if last is not None and due == now:
+                late.append(table.job)
+            self._scheduler.add_job(self._run, _Trigger(table), [table.job], id=table.job, next_run_time=due)
+        beat = _Trigger(Timetable("beat", every_s=_BEAT_S))
+        self._scheduler.add_job(self._beat, beat, id=_BEAT, executor="beat", next_run_time=now)
+        self._clocks = time.time(), time.monotonic()
+        self.beat = time.monotonic()
+        self._scheduler.start()
+        return late
+
+    def reload(self, tables: Iterable[Timetable], last_successes: Mapping[str, float]) -> None:
+        """Go by other timetables. A job that is running runs on."""
+        now = datetime.now(UTC)
+        new = {table.job: table for table in tables}
+        for name in self._tables.keys() - new.keys():
+            self._scheduler.remove_job(name)
+        for name, table in new.items():
+            if self._tables.get(name) == table:
+                continue
+            due = table.due(last_successes.get(name), now)
+            self._scheduler.add_job(
+                self._run, _Trigger(table), [name], id=name, next_run_time=due, replace_existing=True
+            )
+        self._tables = new
+
+    def stop(self) -> None:
+        """Start no more jobs. Those that run are the caller's to end."""
+        if self._scheduler is not None and self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def alive(self) -> bool:
+        """Whether jobs really get started: a small job of its own runs every ten seconds through the same machinery."""
+        return time.monotonic() - self.beat < 6 * _BEAT_S
+
+    def check_clock(self) -> float:
+        """Set the schedule right after sleep or a change of the clock; hand back by how many seconds the wall clock
+        jumped (0.0 if it didn't, negative if it went back)."""
+        wall, monotonic = time.time(), time.monotonic()
+        jump = (wall - self._clocks[0]) - (monotonic - self._clocks[1])
+        self._clocks = wall, monotonic
+        if abs(jump) < _JUMP_S:
+            return 0.0
+        now = datetime.now(UTC)
+        for job in self._scheduler.get_jobs():
+            latest = job.trigger.get_next_fire_time(None, now)
+            if job.next_run_time is None or job.next_run_time > latest:  # the clock went back: it would stall
+                job.modify(next_run_time=latest)
+        self._scheduler.wakeup()
+        return jump
+
+    def next_runs(self) -> dict[str, float]:
+        """When each job runs next, in seconds since the epoch."""
+        if self._scheduler is None:
+            return {}
+        return {
+            job.id: job.next_run_time.timestamp()
+            for job in self._scheduler.get_jobs()
+            if job.id != _BEAT and job.next_run_time is not None
+        }
+
+    def _beat(self) -> None:
+        self.beat = time.monotonic()
+
+
+_BEAT = "beat"

@@ -1,0 +1,335 @@
+"""The life of the process: startup, main loop, shutdown.
+
+startup    settings → the keeper's lock → ledger → tree → guard → schedule → READY=1
+main loop  every few seconds: feed the watchdog if the parts really move, look at the clock, replace what has died
+shutdown   STOPPING=1 → no more jobs → end those that run → guard → ledger → lock
+"""
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from json import dumps
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from symbiont_datad import events
+from symbiont_datad.errors import ExitCode, Locked, SettingsError, TreeHeld, UnsafePath
+from symbiont_datad.events import emit
+from symbiont_datad.fsops.lock import DirectoryLock, hold
+from symbiont_datad.fsops.write import append_line
+from symbiont_datad.guard.guard import Guard, GuardSettings, Report
+from symbiont_datad.jobs.context import job_settings
+from symbiont_datad.jobs.runner import Child
+from symbiont_datad.layout import Category
+from symbiont_datad.ledger import Ledger, LedgerError
+from symbiont_datad.report import Health, Outcome
+from symbiont_datad.schedule import Schedule, Timetable
+from symbiont_datad.service.notify import Notifier, watchdog_interval
+from symbiont_datad.status import LiveState, write_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from symbiont_datad.settings import Settings
+
+_TURN_S = 10.0
+_STATE_EVERY_S = 60.0
+_CHILD_GRACE_S = 3.0
+
+
+class Supervisor:
+    """Owns the guard and the schedule. `load` reads the settings, at start and at every SIGHUP."""
+
+    def __init__(self, load: "Callable[[], Settings]") -> None:
+        self._load = load
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._reload = False
+        self._notifier = Notifier()
+        self._children: dict[str, Child] = {}
+        self._failing: dict[str, str] = {}
+        self._started_at = 0.0
+        self._state_written = 0.0
+
+    def run(self) -> ExitCode:
+        """Keep the tree until a signal says to stop. Raises SettingsError or Locked when it can't begin."""
+        with self._signals(), ExitStack() as stack:
+            self._startup(stack)
+            self._main_loop()
+            self._notifier.stopping()
+        return ExitCode.DONE
+
+    # Startup
+
+    def _startup(self, stack: ExitStack) -> None:
+        begun = time.monotonic()
+        self._started_at = time.time()
+        self._settings = self._load()
+        events.configure(self._settings.logging.format, self._settings.logging.level)
+        self._jobs = job_settings(self._settings)
+        root = self._jobs.layout.root
+        stack.enter_context(hold(self._jobs.lock_path("keeper"), f"{root} is kept by another daemon"))
+        self._ledger = stack.enter_context(Ledger(self._jobs.ledger_path))
+        if self._ledger.replaced is not None:
+            emit("ledger_replaced", path=str(self._ledger.replaced))
+        self._recorder = stack.enter_context(_recorder(self._ledger))
+        events.send_security_events_to(self._audit)
+        stack.callback(events.send_security_events_to, None)
+        self._root_lock = DirectoryLock(root, f"{root} is kept by another daemon")
+        stack.callback(self._root_lock.release)
+        self._guard = Guard(self._jobs.layout, _guard_settings(self._settings), self._recorder, self._lock_root)
+        with suppress(TreeHeld):  # the guard says so, and makes the tree when it may
+            self._guard.create_tree()
+            self._root_lock.take()
+        stack.callback(self._write_state, final=True)
+        self._guard.start()
+        stack.callback(self._guard.stop)
+        self._schedule = Schedule(self._run_job)
+        stack.callback(self._end_jobs)
+        for job in self._schedule.start(_timetables(self._settings), self._last_successes()):
+            emit("job_caught_up", job=job)
+        emit(
+            "daemon_started",
+            path=root,
+            directories=len(self._jobs.layout.directories),
+            ready_after_s=round(time.monotonic() - begun, 3),
+        )
+        self._notifier.ready(self._summary())
+
+    def _lock_root(self) -> None:
+        with suppress(Locked, OSError):
+            self._root_lock.take()
+
+    def _last_successes(self) -> "Mapping[str, float]":
+        try:
+            return self._ledger.last_successes()
+        except LedgerError as error:
+            emit("ledger_failed", reason=str(error))
+            return {}
+
+    # Main loop
+
+    def _main_loop(self) -> None:
+        interval = watchdog_interval()
+        turn_s = min(_TURN_S, interval / 3) if interval else _TURN_S
+        while not self._stop.is_set():
+            self._wake.wait(turn_s)
+            self._wake.clear()
+            if self._stop.is_set():
+                return
+            if self._reload:
+                self._reload = False
+                self._read_settings_again()
+            if self._guard.revive():
+                emit("watcher_restarted", reason="the guard's thread had died")
+            jump = self._schedule.check_clock()
+            if jump:
+                emit("clock_jumped", seconds=round(jump, 1))
+            if os.getpid() == 1:
+                _reap_orphans({child.pid for child in list(self._children.values())})
+            if self._health().alive:
+                self._notifier.alive()
+            self._notifier.status(self._summary())
+            if time.monotonic() - self._state_written > _STATE_EVERY_S:
+                self._write_state()
+
+    def _read_settings_again(self) -> None:
+        self._notifier.reloading()
+        try:
+            settings = self._load()
+            self._refuse_moved(settings)
+        except SettingsError as error:
+            emit("settings_refused", reason=str(error))
+        else:
+            self._settings = settings
+            events.configure(settings.logging.format, settings.logging.level)
+            self._jobs = job_settings(settings)
+            self._guard.reload(self._jobs.layout, _guard_settings(settings))
+            self._schedule.reload(_timetables(settings), self._last_successes())
+            emit("settings_reloaded")
+        self._notifier.ready(self._summary())
+
+    def _refuse_moved(self, settings: "Settings") -> None:
+        for name in ("root_data_dir", "daemon_dir"):
+            old, new = getattr(self._settings, name), getattr(settings, name)
+            if old != new:
+                raise SettingsError(f"{name} = {new}: was {old} at start; a change needs a restart")
+
+    # Jobs
+
+    def _run_job(self, name: str) -> None:
+        """Called by the schedule in a thread of its own."""
+        if self._stop.is_set():
+            return
+        try:
+            child = self._children[name] = Child(name, self._jobs)
+            try:
+                report = child.wait()
+            finally:
+                del self._children[name]
+        except Locked as error:
+            emit("job_skipped", job=name, reason=str(error))
+            return
+        except OSError as error:  # no process, no memory: the next run may have more luck
+            emit("job_failed", job=name, reason=str(error))
+            self._failing[name] = str(error)
+            return
+        if report.outcome is Outcome.FAILED:
+            if report.lost:  # nobody else has said so
+                emit("job_failed", job=name, reason=report.message)
+            self._failing[name] = report.message
+        else:
+            self._failing.pop(name, None)
+        self._write_state()
+
+    def _end_jobs(self) -> None:
+        self._schedule.stop()
+        for child in list(self._children.values()):
+            child.stop()
+        deadline = time.monotonic() + _CHILD_GRACE_S
+        while self._children and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for child in list(self._children.values()):
+            child.kill()
+
+    # What is said of it
+
+    def _health(self) -> Health:
+        parts = {"the guard": self._guard.alive(), "the schedule": self._schedule.alive()}
+        warnings = [f"{part} doesn't move" for part, alive in parts.items() if not alive]
+        warnings += self._guard.warnings()
+        warnings += [f"{job} failed: {reason}" for job, reason in sorted(self._failing.copy().items())]
+        return Health(all(parts.values()), self._guard.keeping(), tuple(warnings))
+
+    def _summary(self) -> str:
+        health = self._health()
+        if health.warnings:
+            return f"{len(health.warnings)} warning(s): {health.warnings[0]}"
+        upcoming = sorted((at, job) for job, at in self._schedule.next_runs().items())
+        following = (
+            f"; next {upcoming[0][1]} at {datetime.fromtimestamp(upcoming[0][0], UTC):%H:%M:%SZ}" if upcoming else ""
+        )
+        running = f"; running {', '.join(sorted(self._children))}" if self._children else ""
+        return f"keeping {self._jobs.layout.root}{running}{following}"
+
+    def _write_state(self, final: bool = False) -> None:
+        """Leave the daemon's state for `status`; `final` when it ends."""
+        self._state_written = time.monotonic()
+        health = Health(False, False) if final else self._health()
+        state = LiveState(
+            pid=os.getpid(),
+            started_at=self._started_at,
+            written_at=time.time(),
+            running=not final,
+            ready=health.ready,
+            warnings=health.warnings,
+            next_runs=self._schedule.next_runs() if not final else {},
+            active_jobs=tuple(sorted(self._children)) if not final else (),
+        )
+        with suppress(OSError):
+            write_state(self._jobs.daemon_dir, state)
+
+    def _audit(self, entry: "Mapping[str, object]") -> None:
+        """Append a security event to `logs/audit/security.log`; what can't be written is in the daemon's log anyhow."""
+        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        line = dumps({"timestamp": at, **entry}, default=str).encode() + b"\n"
+        with suppress(OSError, UnsafePath):
+            layout = self._jobs.layout
+            with layout.tree.directory(layout.path_of(Category.LOGS, "audit")) as fd:
+                append_line(fd, "security.log", line)
+
+    # Signals
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT stop gracefully, and at once the second time; SIGHUP reads the settings again."""
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                for child in list(self._children.values()):
+                    child.kill()
+                os._exit(128 + number)
+            self._stop.set()
+            self._wake.set()
+
+        def reload(_number: int, _frame: FrameType | None) -> None:
+            self._reload = True
+            self._wake.set()
+
+        handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _recorder(ledger: Ledger) -> "Iterator[Callable[[Report], None]]":
+    """A thread that logs and records what the guard reports: a slow log or a busy ledger must not hold up a repair."""
+    reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+    failing = ""
+
+    def record(report: Report) -> None:
+        nonlocal failing
+        emit(report.event, **report.fields)
+        if report.action is None:
+            return
+        try:
+            ledger.record([report.action], time.time())
+            failing = ""
+        except LedgerError as error:
+            if str(error) != failing:
+                failing = str(error)
+                emit("ledger_failed", reason=failing)
+
+    def loop() -> None:
+        while (report := reports.get()) is not None:
+            record(report)
+
+    thread = threading.Thread(target=loop, name="recorder", daemon=True)
+    thread.start()
+    try:
+        yield reports.put
+    finally:
+        reports.put(None)
+        thread.join(2.0)
+
+
+def _guard_settings(settings: "Settings") -> GuardSettings:
+    guard = settings.guard
+    mount = guard.require_mount
+    return GuardSettings(
+        reconcile_interval_s=guard.reconcile_interval,
+        require_mount=mount if isinstance(mount, bool) else str(mount),
+        backoff_after=guard.backoff_after,
+        watch=guard.watch,
+    )
+
+
+def _timetables(settings: "Settings") -> tuple[Timetable, ...]:
+    jitter = settings.schedule.jitter
+    return (
+        Timetable("sweep", settings.auto_save_interval, jitter_s=jitter),
+        Timetable("clean", settings.schedule.retention_interval, jitter_s=jitter),
+        Timetable("usage", settings.schedule.usage_interval, jitter_s=jitter),
+    )
+
+
+def _reap_orphans(ours: set[int]) -> None:
+    """As process 1, bury the dead that nobody else will; our own children are waited for elsewhere."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in ours:
+            return
+        with suppress(ChildProcessError):
+            os.waitpid(found.si_pid, 0)
