@@ -9,7 +9,7 @@ from symbiont_datad.errors import TreeHeld, UnsafePath
 from symbiont_datad.fsops.mount import is_mount_point
 from symbiont_datad.guard import watch
 from symbiont_datad.guard.backoff import Backoff
-from symbiont_datad.guard.hints import Batch, Hints
+from symbiont_datad.guard.hints import PARENT, Batch, Hints
 from symbiont_datad.guard.reconcile import EVERYTHING, Reconciliation, Scope, reconcile
 from symbiont_datad.layout import Layout
 from symbiont_datad.report import Action, Finding, Severity, printable
@@ -57,7 +57,7 @@ class Guard:
         self._backoff = Backoff(settings.backoff_after)
         self._watcher: watch.Watcher | None = None
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._stopping = threading.Event()
         self._next_scan = 0.0
         self._held_for = ""
         self._complaints: dict[tuple[str, str], str] = {}
@@ -92,7 +92,7 @@ class Guard:
 
     def stop(self) -> None:
         """End the loop and the watcher's threads."""
-        self._stopping = True
+        self._stopping.set()
         self._hints.wake()
         if self._thread is not None:
             self._thread.join(2.0)
@@ -111,7 +111,7 @@ class Guard:
 
     def revive(self) -> bool:
         """Start the loop again if its thread has died; True if it had."""
-        if self._stopping or self._thread is None or self._thread.is_alive():
+        if self._stopping.is_set() or self._thread is None or self._thread.is_alive():
             return False
         self._hints.add_everything()
         self._start_thread()
@@ -147,10 +147,10 @@ class Guard:
     # One turn
 
     def _loop(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             batch = self._hints.take(self._patience())
             self.beat = time.monotonic()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             self._turn(batch)
 
@@ -227,7 +227,7 @@ class Guard:
                 self._tell(Report("watch_failed", {"reason": self._unwatchable}))
             return []
         self._unwatchable = ""
-        return [path for path in appeared if path != watch.PARENT]
+        return [path for path in appeared if path != PARENT]
 
     def _revive_watcher(self) -> bool:
         """Replace a watcher whose threads have died; True if it was so."""
@@ -286,7 +286,7 @@ class Guard:
 def _unwatched(layout: Layout, new: Iterable[str], everything: bool) -> list[str]:
     """The directories whose watches may have ended: all, or those at and below the `new` directories."""
     if everything:
-        return [watch.PARENT, *layout.watched]
+        return [PARENT, *layout.watched]
     prefixes = set(new)
     return [
         path

@@ -3,6 +3,9 @@
 import threading
 from dataclasses import dataclass, field
 
+PARENT = ".."
+"""Stands for the directory that holds the root, among the paths that are watched."""
+
 _MOST = 1000
 
 

@@ -1,0 +1,115 @@
+"""Watching on Linux: watchdog's inotify reader, with a mask of our own.
+
+watchdog's filters can't ask for changes of attributes without asking for every write as well (in 7.1.0
+`DirAttribEvent` in a filter is not translated into a mask, and `DirModifiedEvent` brings `IN_MODIFY`), and its move
+grouper holds each rename out of a directory back for half a second. So this module uses the layer below them,
+`InotifyFD`, which is one thread for all the watches, and hands each event on at once. A write to a file in a watched
+directory doesn't even wake that thread.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
+
+from symbiont_datad.fsops.root import Tree
+from symbiont_datad.guard.hints import PARENT, Hints
+
+_CHANGES = Mask(
+    InotifyConstants.IN_ATTRIB
+    | InotifyConstants.IN_CREATE
+    | InotifyConstants.IN_DELETE
+    | InotifyConstants.IN_DELETE_SELF
+    | InotifyConstants.IN_MOVED_FROM
+    | InotifyConstants.IN_MOVED_TO
+    | InotifyConstants.IN_MOVE_SELF
+    | InotifyConstants.IN_ONLYDIR
+)
+_APPEARED = InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO
+_IS_DIRECTORY = InotifyConstants.IN_ISDIR
+
+
+@dataclass(eq=False)
+class _Watch:
+    """One watched directory. watchdog calls it from its thread, which must not die of what happens here."""
+
+    path: str
+    root_name: bytes
+    hints: Hints
+    identity: tuple[int, int]
+    descriptor: WatchDescriptor = WatchDescriptor(-1)  # noqa: RUF009  # a NewType of int
+    live: bool = True
+
+    @property
+    def key(self) -> CallbackId:
+        return CallbackId(id(self))
+
+    def on_event(self, event: InotifyEvent) -> None:
+        """A change in the directory, or (without a name) of the directory itself."""
+        if not event.name:
+            self.hints.add("" if self.path == PARENT else self.path)
+        elif self.path == PARENT:
+            if event.name == self.root_name:
+                self.hints.add("", bool(event.mask & _APPEARED))
+        elif event.mask & _IS_DIRECTORY:
+            name = os.fsdecode(event.name)
+            self.hints.add(f"{self.path}/{name}" if self.path else name, bool(event.mask & _APPEARED))
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """The kernel has ended the watch: the directory is gone, or was unmounted."""
+        if self.live:
+            self.live = False
+            self.hints.add_everything(unwatched=True)
+
+    def on_queue_overflow(self) -> None:
+        """The kernel has dropped events."""
+        self.hints.add_everything(overflowed=True)
+
+
+class InotifyWatcher:
+    """inotify, through watchdog's reading thread."""
+
+    def __init__(self, tree: Tree, hints: Hints) -> None:
+        self._tree = tree
+        self._hints = hints
+        self._watches: dict[str, _Watch] = {}
+        self._inotify = InotifyFD()
+        self._inotify.name = "watch"
+        self._inotify.start()
+
+    def follow(self, paths: Iterable[str]) -> list[str]:
+        return [path for path in paths if self._watch(path)]
+
+    def _watch(self, path: str) -> bool:
+        try:
+            with self._tree.parent() if path == PARENT else self._tree.directory(path) as fd:
+                found = os.fstat(fd)
+                identity = found.st_dev, found.st_ino
+                known = self._watches.get(path)
+                if known is not None and known.live and known.identity == identity:
+                    return False
+                self._drop(path)
+                watch = _Watch(path, os.fsencode(self._tree.name), self._hints, identity)
+                pinned_path = b"/proc/self/fd/%d" % fd
+                watch.descriptor = self._inotify.add_callback(pinned_path, _CHANGES, watch, watch.key)
+                self._watches[path] = watch
+        except (FileNotFoundError, NotADirectoryError):
+            self._drop(path)
+            return False
+        return True
+
+    def _drop(self, path: str) -> None:
+        watch = self._watches.pop(path, None)
+        if watch is not None and watch.live:
+            watch.live = False
+            self._inotify.remove_callbacks([(watch.descriptor, watch.key)])
+
+    def alive(self) -> bool:
+        return self._inotify.is_alive()
+
+    def stop(self) -> None:
+        for watch in self._watches.values():
+            watch.live = False
+        self._inotify.stop()
+        self._inotify.join(1.0)
