@@ -22,6 +22,7 @@ from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity,
 
 _BUSY_S = 5.0
 _VERSION = 1
+_LAST_ROW = 2**63 - 1
 _SCHEMA = """
 create table runs (
     id integer primary key, job text not null, started_at real not null, ended_at real, outcome text,
@@ -104,11 +105,17 @@ class SpacePoint:
 class Ledger:
     """One open ledger. Threads may share it; each call is a transaction of its own."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the ledger at `path`, or begin one. `replaced` names the old file if it had to be moved aside."""
-        self.path = path
+    def __init__(self, path: Path | None) -> None:
+        """Open the ledger at `path`, or begin one; None is one in memory, forgotten on `close`.
+
+        `replaced` names the old file if it could not be read and was moved aside. Raises LedgerError.
+        """
+        self.path = path or Path(":memory:")
         self.replaced: Path | None = None
         self._lock = threading.Lock()
+        if path is None:
+            self._db = self._open()
+            return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._db = self._open()
@@ -122,8 +129,14 @@ class Ledger:
                     old.rename(f"{self.replaced}{suffix}")
             self._db = self._open()
 
+    @classmethod
+    def for_reading(cls, path: Path) -> Self:
+        """The ledger at `path`, or an empty one that is never written when there is none."""
+        return cls(path if path.exists() else None)
+
     def _open(self) -> sqlite3.Connection:
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        if self.path.name != ":memory:":
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             db.execute("pragma journal_mode = wal")
@@ -222,19 +235,34 @@ class Ledger:
         with self._transaction() as db:
             db.executemany(_INSERT, [_values(action, at, run, "done") for action in actions])
 
-    def plan(self, actions: Iterable[Action], at: float, run: int) -> None:
-        """Write down actions that are about to happen, in one transaction."""
+    def plan(self, actions: Iterable[Action], at: float, run: int) -> range:
+        """Write down actions that are about to happen, in one transaction; hand back the numbers of their rows."""
+        values = [_values(action, at, run, "planned") for action in actions]
         with self._transaction() as db:
-            db.executemany(_INSERT, [_values(action, at, run, "planned") for action in actions])
+            db.executemany(_INSERT, values)
+            # Nobody else writes during the transaction, so the rows have consecutive numbers (rowid of a table that
+            # only ever grows, sqlite.org/autoinc.html). `max` and not last_insert_rowid(), because `values` may be ().
+            (last,) = db.execute("select ifnull(max(id), 0) from actions").fetchone()
+        return range(last + 1 - len(values), last + 1)
 
-    def confirm(self, run: int, failed: Iterable[str] = ()) -> None:
-        """Write down that the planned actions of a run have happened, but for the `failed` paths."""
+    def confirm(self, run: int, failed: Iterable[str] = (), rows: range | None = None) -> None:
+        """Write down that the planned actions of a run have happened, but for the `failed` paths.
+
+        With `rows`, as `plan` handed them back, only those: others of the run may be planned and not done yet.
+        """
+        first, last = (rows[0], rows[-1]) if rows else (0, _LAST_ROW)
+        if rows is not None and not rows:
+            return
         with self._transaction() as db:
             db.executemany(
-                "update actions set state = 'failed' where run = ? and state = 'planned' and path = ?",
-                [(run, printable(path)) for path in failed],
+                "update actions set state = 'failed' "
+                "where run = ? and state = 'planned' and path = ? and id between ? and ?",
+                [(run, printable(path), first, last) for path in failed],
             )
-            db.execute("update actions set state = 'done' where run = ? and state = 'planned'", (run,))
+            db.execute(
+                "update actions set state = 'done' where run = ? and state = 'planned' and id between ? and ?",
+                (run, first, last),
+            )
 
     def actions(
         self,

@@ -180,10 +180,15 @@ class Guard:
 
     def _keep(self, scope: Scope, *, rewatch: bool) -> None:
         """Reconcile; then watch what is new, and look into that once more, as it may have changed before the watch."""
-        for _ in range(_ROUNDS):
+        for attempt in range(_ROUNDS):
             try:
                 self._refuse_unmounted()
                 result = reconcile(self._layout, scope, now=time.time(), allow=self._allow)
+            except (FileNotFoundError, NotADirectoryError) as error:  # the root went while we looked
+                scope, rewatch = EVERYTHING, True
+                if attempt == _ROUNDS - 1:
+                    self._hold(str(error))
+                continue
             except (TreeHeld, UnsafePath, OSError) as error:
                 self._hold(str(error))
                 return

@@ -1,0 +1,5 @@
+"""`python -m symbiont_datad`."""
+
+from symbiont_datad.cli import main
+
+main()

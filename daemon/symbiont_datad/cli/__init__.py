@@ -1,0 +1,27 @@
+"""What people type. Each module holds one group of commands: parse, call, print, exit code."""
+
+import sys
+
+from symbiont_datad.errors import DatadError, ExitCode
+from symbiont_datad.ledger import LedgerError
+
+
+def main() -> None:
+    """The command `symbiont-datad`. A failure that we know of is one line on stderr and its exit code."""
+    from symbiont_datad.cli.app import app
+
+    try:
+        app()
+    except DatadError as error:
+        _complain(str(error), error.exit_code)
+    except LedgerError as error:
+        _complain(str(error), ExitCode.FAILED)
+    except PermissionError as error:
+        _complain(f"{error.filename or 'the tree'}: not permitted ({error.strerror})", ExitCode.FAILED)
+    except OSError as error:
+        _complain(str(error), ExitCode.FAILED)
+
+
+def _complain(text: str, code: ExitCode) -> None:
+    sys.stderr.write("".join(f"symbiont-datad: {line}\n" for line in text.splitlines() or [""]))
+    sys.exit(int(code))

@@ -1,0 +1,68 @@
+"""`sweep` and `clean`: jobs, now."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from symbiont_datad.cli import show
+from symbiont_datad.cli.invocation import invocation
+from symbiont_datad.errors import DatadError, ExitCode
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+_EXIT = {"done": ExitCode.DONE, "left": ExitCode.LEFT, "interrupted": ExitCode.INTERRUPTED, "failed": ExitCode.FAILED}
+
+
+def sweep(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Check the agents' state now, and rotate the runtime's own backups. Exit code 3 when a file is damaged."""
+    _run("sweep", ctx, dry_run, as_json)
+
+
+def clean(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Apply the retention rules now. With --dry-run: the plan, file by file, with the reason of each."""
+    _run("clean", ctx, dry_run, as_json)
+
+
+def _run(name: str, ctx: typer.Context, dry_run: bool, as_json: bool) -> None:
+    from symbiont_datad.jobs.context import job_settings
+    from symbiont_datad.jobs.runner import run_here
+    from symbiont_datad.ledger import Ledger
+
+    settings = job_settings(invocation(ctx).load().settings)
+    show.quiet_log()
+    with (
+        _stoppable() as stop,
+        Ledger.for_reading(settings.ledger_path) if dry_run else Ledger(settings.ledger_path) as ledger,
+    ):
+        report = run_here(name, settings, ledger, dry_run=dry_run, stopping=stop.is_set)
+    if report.outcome == "failed" and not as_json:
+        raise DatadError(f"{name}: {report.message}")
+    if as_json:
+        show.report_document(report, settings.layout.root, dry_run)
+    else:
+        show.report(report, dry_run)
+    raise typer.Exit(int(_EXIT[report.outcome]))
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets: the job ends between two steps. The second time ends it at once."""
+    stop = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

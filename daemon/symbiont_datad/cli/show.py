@@ -1,0 +1,163 @@
+"""Printing: records as sentences and as JSON."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from symbiont_datad.quantities import format_duration, format_size
+from symbiont_datad.report import Action, Drift, DriftKind, Finding, JobReport, Severity, printable
+
+if TYPE_CHECKING:
+    from symbiont_datad.ledger import Row
+
+SCHEMA = 1
+
+Json = dict[str, Any]
+
+
+def line(text: str) -> None:
+    """One line on stdout."""
+    typer.echo(text)
+
+
+def document(content: Mapping[str, Any]) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False))
+
+
+def on_terminal() -> bool:
+    """Whether stdout is a terminal that wants colours."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def quiet_log() -> None:
+    """For commands: only warnings are logged, to stderr, because the command itself prints what it did."""
+    from symbiont_datad import events
+
+    events.configure("console", "warning", sys.stderr)
+
+
+def moment(at: float | None) -> str | None:
+    """A time (seconds since the epoch) in RFC 3339, UTC."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# Records as JSON
+
+
+def action(one: Action) -> Json:
+    """An action, with the names of the documented JSON."""
+    return {"kind": one.kind, "path": printable(one.path), "rule": one.rule, "reason": one.reason, "bytes": one.bytes}
+
+
+def finding(one: Finding) -> Json:
+    """A finding."""
+    return {
+        "kind": one.kind,
+        "path": printable(one.path),
+        "severity": one.severity,
+        "detail": one.detail,
+        "remedy": one.remedy,
+    }
+
+
+def drift(one: Drift) -> Json:
+    """A drift."""
+    return {"kind": one.kind, "path": printable(one.path), "expected": one.expected, "found": one.found}
+
+
+def event(row: "Row") -> Json:
+    """A row of the ledger."""
+    return {
+        "at": moment(row.at),
+        "job": row.job,
+        "kind": row.kind,
+        "path": row.path,
+        "rule": row.rule,
+        "reason": row.reason,
+        "bytes": row.bytes,
+        "state": row.state,
+    }
+
+
+def report_document(report: JobReport, root: str, dry_run: bool) -> None:
+    """A job's report; a plan has the same shape."""
+    document(
+        {
+            "root": root,
+            "job": report.job,
+            "dry_run": dry_run,
+            "outcome": report.outcome,
+            "message": report.message,
+            "started_at": moment(report.started_at),
+            "duration_s": round(report.duration_s, 3),
+            "actions_total": report.actions_total,
+            "bytes_total": report.bytes_total,
+            "counts": dict(report.counts),
+            "actions": [action(one) for one in report.actions],
+            "findings": [finding(one) for one in report.findings],
+        }
+    )
+
+
+# Records as sentences
+
+
+def sentence(one: Action) -> str:
+    """What was done, and why."""
+    size = f" ({format_size(one.bytes)})" if one.bytes else ""
+    return f"{one.kind.replace('_', ' ')}: {printable(one.path) or 'the root'}{size}: {one.reason}"
+
+
+def planned(one: Drift) -> Action:
+    """The action that a drift asks for."""
+    return Action(f"would repair {one.kind}", one.path, "layout", f"{one.found}, declared {one.expected}")
+
+
+def drift_sentence(one: Drift) -> str:
+    """A drift, for people."""
+    path = printable(one.path) or "the root"
+    if one.kind is DriftKind.MISSING:
+        return f"missing: {path}"
+    if one.kind is DriftKind.OBSTRUCTED:
+        return f"obstructed: {path} is {one.found}"
+    return f"{one.kind}: {path} has {one.found}, declared {one.expected}"
+
+
+def finding_sentence(one: Finding) -> str:
+    """A finding, with what to do about it."""
+    mark = {Severity.ERROR: "error", Severity.WARNING: "warning"}.get(one.severity, "note")
+    remedy = f"; {one.remedy}" if one.remedy else ""
+    return f"{mark}: {one.kind.replace('_', ' ')}: {printable(one.path) or 'the root'}: {one.detail}{remedy}"
+
+
+def event_line(row: "Row") -> str:
+    """One row of the ledger on one line."""
+    at = datetime.fromtimestamp(row.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    size = f" ({format_size(row.bytes)})" if row.bytes else ""
+    state = "" if row.state == "done" else f" [{row.state}]"
+    return f"{at}  {row.job:<6} {row.kind.replace('_', ' ')}{state}: {row.path or 'the root'}{size}: {row.reason}"
+
+
+def report(one: JobReport, dry_run: bool) -> None:
+    """A job's report: in a dry run each planned action, then the findings, and the figures."""
+    if dry_run:
+        for planned_action in one.actions:
+            line(f"would do {sentence(planned_action)}")
+    for found in one.findings:
+        line(finding_sentence(found))
+    done = f"{one.actions_total:,} actions" if one.actions_total else "nothing to do"
+    size = f", {format_size(one.bytes_total)}" if one.bytes_total else ""
+    figures = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in one.counts.items() if value)
+    line(f"{one.job}{' (dry run)' if dry_run else ''}: {done}{size} in {format_duration(one.duration_s)}")
+    if figures:
+        line(f"  {figures}")
+    if one.message:
+        line(f"  {one.message}")

@@ -1,0 +1,135 @@
+"""The screen of `status`, and its JSON document."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from symbiont_datad.cli.show import finding, finding_sentence, moment, on_terminal
+from symbiont_datad.quantities import format_duration, format_size
+from symbiont_datad.report import Severity
+from symbiont_datad.status import Status
+
+_BAR = 20
+
+
+def document(found: Status) -> dict[str, Any]:
+    """The status with the names of the documented JSON."""
+    live = found.live
+    return {
+        "root": found.root,
+        "daemon": {
+            "running": found.daemon_pid is not None,
+            "pid": found.daemon_pid or None,
+            "started_at": moment(live.started_at if live else None),
+            "ready": bool(live and live.ready and found.daemon_pid is not None),
+            "written_at": moment(live.written_at if live else None),
+        },
+        "warnings": list(found.warnings),
+        "usage": [
+            {"category": point.category, "files": point.files, "bytes": point.bytes, "at": moment(point.at)}
+            for point in found.usage
+        ],
+        "space": {
+            "free_bytes": found.space.free_bytes,
+            "total_bytes": found.space.total_bytes,
+            "free_inodes": found.space.free_inodes,
+            "total_inodes": found.space.total_inodes,
+            "at": moment(found.space.at),
+        }
+        if found.space
+        else None,
+        "jobs": [
+            {
+                "job": run.job,
+                "started_at": moment(run.started_at),
+                "ended_at": moment(run.ended_at),
+                "outcome": run.outcome,
+                "actions_total": run.actions,
+                "bytes_total": run.bytes,
+                "message": run.message,
+                "counts": dict(run.counts),
+                "next_run": moment(live.next_runs.get(run.job)) if live and found.daemon_pid is not None else None,
+            }
+            for run in found.runs.values()
+        ],
+        "actions_today": dict(found.actions_today),
+        "findings": [{**finding(one), "first_seen": moment(seen)} for one, seen in found.findings],
+    }
+
+
+def screen(found: Status, now: float) -> Iterator[str]:
+    """The lines of the screen; `now` in seconds since the epoch."""
+    yield _verdict(found, now)
+    for warning in found.warnings:
+        yield _color(f"  ! {warning}", "yellow")
+    yield ""
+    yield from _usage(found)
+    yield from _jobs(found, now)
+    yield from _findings(found, now)
+    if found.actions_today:
+        done = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in sorted(found.actions_today.items()))
+        yield f"in the last day: {done}"
+
+
+def _verdict(found: Status, now: float) -> str:
+    live = found.live
+    if found.daemon_pid is None:
+        since = f", not running for {format_duration(now - live.written_at)}" if live else ""
+        return f"{_color('no daemon', 'red')}: {found.root} is not kept{since}"
+    running = f"for {format_duration(now - live.started_at)}" if live else ""
+    serious = [one for one, _ in found.findings if one.severity is not Severity.INFO]
+    if not found.warnings and not serious:
+        verdict = _color("all good", "green")
+    else:
+        verdict = _color(f"{len(found.warnings) + len(serious)} to look at", "yellow")
+    return f"{verdict}: {found.root} is kept by process {found.daemon_pid} {running}".rstrip()
+
+
+def _usage(found: Status) -> Iterator[str]:
+    if not found.usage:
+        return
+    most = max(point.bytes for point in found.usage) or 1
+    yield f"{'usage':<12}{'files':>12}{'size':>12}"
+    for point in sorted(found.usage, key=lambda point: -point.bytes):
+        bar = "▇" * round(_BAR * point.bytes / most)
+        yield f"{point.category:<12}{point.files:>12,}{format_size(point.bytes):>12}  {_color(bar, 'cyan')}".rstrip()
+    if found.space:
+        space = found.space
+        share = 100 * space.free_bytes / (space.total_bytes or 1)
+        inodes = f", {100 * space.free_inodes / space.total_inodes:.0f} % of the inodes" if space.total_inodes else ""
+        yield f"free: {format_size(space.free_bytes)} of {format_size(space.total_bytes)} ({share:.0f} %){inodes}"
+    yield ""
+
+
+def _jobs(found: Status, now: float) -> Iterator[str]:
+    if not found.runs:
+        return
+    next_runs = found.live.next_runs if found.live and found.daemon_pid is not None else {}
+    yield f"{'job':<12}{'last run':<16}{'ended':<12}{'took':<10}next"
+    for name, run in sorted(found.runs.items()):
+        took = format_duration(run.ended_at - run.started_at) if run.ended_at else "–"
+        following = f"in {format_duration(max(next_runs[name] - now, 0.0))}" if name in next_runs else "–"
+        outcome = run.outcome or ("running" if name in (found.live.active_jobs if found.live else ()) else "unfinished")
+        last = f"{format_duration(max(now - run.started_at, 0.0))} ago"
+        color = {"done": "green", "left": "yellow", "failed": "red"}.get(outcome)
+        yield f"{name:<12}{last:<16}{_color(f'{outcome:<12}', color)}{took:<10}{following}".rstrip()
+        if run.message:
+            yield f"  {run.message}"
+    yield ""
+
+
+_SHOWN = 10
+
+
+def _findings(found: Status, now: float) -> Iterator[str]:
+    for one, seen in found.findings[:_SHOWN]:
+        yield f"{finding_sentence(one)} (since {format_duration(max(now - seen, 0.0))})"
+    if len(found.findings) > _SHOWN:
+        yield f"… and {len(found.findings) - _SHOWN} more: symbiont-datad check"
+    if found.findings:
+        yield ""
+
+
+def _color(text: str, color: str | None) -> str:
+    return typer.style(text, fg=color) if color and on_terminal() else text
