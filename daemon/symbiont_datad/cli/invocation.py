@@ -1,0 +1,37 @@
+"""What was typed before the command."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from symbiont_datad.settings import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The options of `symbiont-datad [--config FILE] [--root DIR] COMMAND`; None where one was not given."""
+
+    config: Path | None = None
+    root: Path | None = None
+
+    def load(self) -> "Loaded":
+        """The settings, with `--root` before all other sources. Raises SettingsError."""
+        from symbiont_datad.settings import load
+
+        overrides: dict[str, object] = {}
+        if self.root is not None:
+            given = str(self.root)
+            # `--root "$UNSET"` arrives as `.`, and must not make the tree of the working directory: it stays relative,
+            # and is refused.
+            keep = given == "." or given.startswith("~")
+            overrides["root_data_dir"] = given if keep else os.path.abspath(given)
+        return load(self.config, overrides)
+
+
+def invocation(ctx: typer.Context) -> Invocation:
+    """What was typed before the command that has this context."""
+    return ctx.obj if isinstance(ctx.obj, Invocation) else Invocation()

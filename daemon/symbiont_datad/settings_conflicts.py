@@ -1,0 +1,110 @@
+"""Settings that are good alone and bad together."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from symbiont_datad.quantities import Share
+from symbiont_datad.settings import CATEGORIES, Conflict, FilePersistenceConfig, Settings, dotted
+from symbiont_datad.settings_sections import RetentionPolicy, WaterMarks, is_loopback, overlap
+
+
+def conflicts(settings: Settings) -> Iterator[Conflict]:
+    """What is wrong between the settings of several sections. Looks at links on disk and changes nothing."""
+    yield from _directories(settings)
+    yield from _names(settings)
+    yield from _neighbours(settings)
+    yield from _marks(("limits",), settings.limits)
+    yield from _marks(("limits", "inodes"), settings.limits.inodes)
+    http = settings.http
+    if http.listen and not is_loopback(http.listen) and http.token_file is None and http.token is None:
+        names = (("http", "listen"), ("http", "token_file"), ("http", "token"))
+        yield Conflict(names, "must be a loopback address such as 127.0.0.1, unless http.token_file is set")
+
+
+def _directories(settings: Settings) -> Iterator[Conflict]:
+    built_in = _built_in(settings)
+    extra = [directory.path for directory in settings.layout.directory]
+    declared = built_in.union(extra)
+    for index, path in enumerate(extra):
+        name = ("layout", "directory", index, "path")
+        parent = path.rpartition("/")[0]
+        if path in built_in:
+            yield Conflict((name,), "must not be a directory that is built in")
+        elif path in extra[:index]:
+            yield Conflict((name,), "must not be declared twice")
+        elif parent and parent not in declared:
+            yield Conflict((name,), f'must have a parent in the layout: declare "{parent}" too')
+
+
+def _names(settings: Settings) -> Iterator[Conflict]:
+    """Tables whose keys name directories."""
+    extra = {directory.path: directory for directory in settings.layout.directory}
+    declared = {".", *_built_in(settings), *extra}
+    for path in settings.permissions:
+        if path not in declared:
+            yield Conflict((("permissions", path), ("layout", "directory")), "must name a directory of the layout")
+    for name in sorted(settings.retention.named.keys() - extra.keys()):
+        text = 'must be "cache", "history", "sessions", "archives", "logs" or the path of a [[layout.directory]]'
+        yield Conflict((("retention", name), ("layout", "directory")), text)
+    for name in settings.retention.named.keys() & extra.keys():
+        for limit in RetentionPolicy.model_fields:
+            here, there = getattr(settings.retention.named[name], limit), getattr(extra[name], limit)
+            if None not in (here, there) and here != there:
+                names = (("retention", name, limit), ("layout", "directory"))
+                yield Conflict(names, "must not differ from the same limit in its [[layout.directory]]")
+
+
+def _built_in(settings: Settings) -> set[str]:
+    # The runtime makes the archives when it needs them; they are not created, and yet they are the layout's.
+    return {*settings.built_in_directories(), f"{settings.state_dir}/agents/archives"}
+
+
+def _neighbours(settings: Settings) -> Iterator[Conflict]:
+    root, repository = settings.root_data_dir, settings.repository_path()
+    if overlap(settings.daemon_dir, root):
+        yield Conflict((("daemon_dir",), ("root_data_dir",)), f"must be outside the root ({root}) and not hold it")
+    if repository is None:
+        return
+    if overlap(repository, root):
+        names = (("backup", "repository"), ("root_data_dir",))
+        yield Conflict(names, f"must be outside the root ({root}) and not hold it")
+    if overlap(repository, settings.daemon_dir) and not overlap(settings.daemon_dir, root):
+        text = f"must not overlap daemon_dir ({settings.daemon_dir})"
+        yield Conflict((("backup", "repository"), ("daemon_dir",)), text)
+
+
+def _marks(section: tuple[str, ...], marks: WaterMarks) -> Iterator[Conflict]:
+    high, low = marks.high_water, marks.low_water
+    names = ((*section, "high_water"), (*section, "low_water"))
+    if (high.percent is None) != (low.percent is None):
+        text = f"must be of the same form as {dotted(names[1])}, which is {low}: two percentages or two amounts"
+        yield Conflict(names, text)
+    elif _size(high) >= _size(low):
+        yield Conflict(names, f"must be less than {dotted(names[1])}, which is {low}")
+
+
+def _size(share: Share) -> float:
+    return share.percent if share.percent is not None else share.of(0)
+
+
+def links_out(settings: FilePersistenceConfig) -> Iterator[Conflict]:
+    """Categories that lead out of the root through a link that is there.
+
+    A link that replaced a directory of the layout under its default name is drift, and the guard's to repair.
+    """
+    root = settings.root_data_dir
+    real = Path(os.path.realpath(root))
+    for category in CATEGORIES:
+        name = f"{category}_dir"
+        path: str = getattr(settings, name)
+        steps = path.split("/")
+        if path == FilePersistenceConfig.model_fields[name].default:
+            steps = steps[:-1]
+        at = root
+        for step in steps:
+            at = at / step
+            target = Path(os.path.realpath(at))
+            if at.is_symlink() and real not in target.parents:
+                yield Conflict(((name,), ("root_data_dir",)), f"must stay inside the root: {at} is a link to {target}")
+                break

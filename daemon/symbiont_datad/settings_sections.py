@@ -1,0 +1,366 @@
+"""The sections of `datad.toml`: every setting below the top level, its default, unit and bounds."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo, WithJsonSchema
+
+from symbiont_datad.quantities import DAY, GIB, HOUR, MIB, MINUTE, Share
+from symbiont_datad.settings_types import (
+    AbsolutePath,
+    AgeLimit,
+    Count,
+    CountLimit,
+    Delay,
+    DirectoryMode,
+    Interval,
+    PartOfDisk,
+    RelativePath,
+    Schedule,
+    Secret,
+    Section,
+    SizeLimit,
+    Text,
+    Unit,
+    read_absolute,
+    read_text,
+)
+from symbiont_datad.settings_types import Size as SizeOf
+
+OBJECT_STORES = ("s3://", "gs://", "az://")
+
+
+def _read_mount(value: object, info: ValidationInfo) -> bool | Path:
+    word = str(value).strip().lower() if isinstance(value, bool | int | str) else value
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off"):
+        return False
+    try:
+        return read_absolute(value, info)
+    except ValueError:
+        raise ValueError("must be true, false, or the absolute path of a mount point") from None
+
+
+def _read_repository(value: object, info: ValidationInfo) -> str:
+    text = read_text(value)
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+        return str(read_absolute(text, info))
+    if not text.startswith(OBJECT_STORES) or not re.match(r"\w+://[^/@]", text):
+        raise ValueError("must be a path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix")
+    if "@" in text:
+        raise ValueError("must not hold a name or password: give those to the object store's own variables")
+    return text
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:8125` or `[::1]:8125`. Raises ValueError when it is neither."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", listen)
+    if not match or not 0 < int(match[3]) < 65536:
+        raise ValueError('must be host:port, as "127.0.0.1:8125" or "[::1]:8125"')
+    return match[1] or match[2], int(match[3])
+
+
+def _read_listen(value: object) -> str:
+    text = read_text(value)
+    split_listen(text)
+    return text
+
+
+def _read_pattern(value: object) -> str:
+    text = read_text(value)
+    if text.startswith("/") or ".." in text.split("/"):
+        raise ValueError("must be a pattern relative to the logs directory")
+    return text
+
+
+Mount = Annotated[bool | Path, PlainValidator(_read_mount), WithJsonSchema({"type": ["boolean", "string"]}),
+                  Unit("plain", "true, false, or the path of a mount point")]  # fmt: skip
+Repository = Annotated[str, BeforeValidator(_read_repository),
+                       Unit("plain", "an absolute path, `s3://bucket/prefix`, `gs://…` or `az://…`")]  # fmt: skip
+Listen = Annotated[str, BeforeValidator(_read_listen), Unit("plain", "`host:port`")]
+Patterns = Annotated[tuple[Annotated[str, BeforeValidator(_read_pattern)], ...], Unit("plain", "a list of patterns")]
+Paths = Annotated[tuple[AbsolutePath, ...], Unit("plain", "a list of absolute paths")]
+
+
+class Guard(Section):
+    """How the layout is watched and repaired."""
+
+    watch: Literal["auto", "polling", "off"] = Field(
+        "auto",
+        description="Where hints about changes come from: the system's own events, polling (network file systems), or "
+        "nowhere, so that only the periodic reconcile finds drift.",
+        examples=["polling"],
+    )
+    reconcile_interval: Interval = Field(
+        60.0, description="Time between two full comparisons of the tree with the layout.", examples=["30s"]
+    )
+    require_mount: Mount = Field(
+        False,
+        description="Touch nothing unless this is mounted: true means the root or its parent must be a mount point, a "
+        "path names the mount point.",
+        examples=["/mnt/agents"],
+    )
+    backoff_after: Count = Field(
+        10, description="Repairs of one path within a minute before the guard backs off from it.", examples=[20]
+    )
+
+
+class Autosave(Section):
+    """What the autosave sweep keeps (`auto_save_interval`, at the top, says how often it runs)."""
+
+    keep_last: Count = Field(12, description="Number of the latest sweeps' snapshots to keep.", examples=[24])
+    keep_hourly: Count = Field(24, description="Number of hours to keep one sweep's snapshot of.", examples=[48])
+
+
+class Backup(Section):
+    """The snapshot repository and what it keeps. `backup_count`, at the top, is keep-last."""
+
+    repository: Repository | None = Field(
+        None,
+        description="Where snapshots go: a directory, or a bucket of an object store.",
+        examples=["s3://bucket/agents"],
+        json_schema_extra={"derived": "`backups`, beside the root or in `$STATE_DIRECTORY`"},
+    )
+    schedule: Schedule = Field(DAY, description="When to back up the whole tree.", examples=["15 3 * * *"])
+    keep_hourly: Count | None = Field(None, description="Number of hours to keep one snapshot of.", examples=[24])
+    keep_daily: Count | None = Field(None, description="Number of days to keep one snapshot of.", examples=[14])
+    keep_weekly: Count | None = Field(None, description="Number of weeks to keep one snapshot of.", examples=[8])
+    keep_monthly: Count | None = Field(None, description="Number of months to keep one snapshot of.", examples=[12])
+    keep_yearly: Count | None = Field(None, description="Number of years to keep one snapshot of.", examples=[3])
+    keep_within: Interval | None = Field(None, description="Keep every snapshot younger than this.", examples=["7d"])
+    include_caches: bool = Field(False, description="Whether prompt caches are part of backups.", examples=[True])
+    password_file: AbsolutePath | None = Field(
+        None,
+        description="File with the password of a repository that has one of its own.",
+        examples=["/etc/symbiont/repository.password"],
+    )
+    password: Secret | None = Field(
+        None, description="That password itself; meant for a credential, not for this file.", examples=["change me"]
+    )
+    verify_schedule: Schedule = Field(DAY, description="When to check the repository.", examples=["0 5 * * sun"])
+    read_all_within: Interval = Field(
+        30 * DAY, description="Time within which the checks together read all stored data once.", examples=["14d"]
+    )
+    min_free: PartOfDisk = Field(
+        Share(percent=5), description="Free space on the repository's file system below which no backup starts.",
+        examples=["2GiB"],
+    )  # fmt: skip
+
+
+class Encryption(Section):
+    """The key that opens everything when `enable_encryption` is true."""
+
+    key_file: AbsolutePath = Field(
+        Path("~/.symbiont/datad.key"),
+        description="File with one age identity (`AGE-SECRET-KEY-1…`), mode 0600.",
+        examples=["/etc/symbiont/datad.key"],
+    )
+    key: Secret | None = Field(
+        None, description="That identity itself; meant for a credential, not for this file.", examples=["change me"]
+    )
+
+
+class State(Section):
+    """The care of agents' contexts."""
+
+    heal: Literal["restore", "report", "off"] = Field(
+        "restore",
+        description="What to do about a broken context: put its last good version back, only report it, or not look.",
+        examples=["report"],
+    )
+    settle: Delay = Field(
+        10.0, description="Time for which a file must be unchanged before it counts as written.", examples=["30s"]
+    )
+    heal_quarantine: bool = Field(
+        False, description="Whether a broken context without a good version is moved to quarantine.", examples=[True]
+    )
+
+
+class Logs(Section):
+    """Rotation of the log files below the logs directory."""
+
+    patterns: Patterns = Field(
+        ("**/*.log", "**/*.jsonl"), description="Files to rotate, relative to the logs directory.",
+        examples=[["**/*.log"]],
+    )  # fmt: skip
+    rotate_at: SizeOf = Field(50 * MIB, description="Size from which a log is rotated.", examples=["10MiB"])
+    rotate_every: AgeLimit = Field(None, description="Age from which a log is rotated.", examples=["7d"])
+    keep: Count = Field(10, description="Number of rotated files to keep of each log.", examples=[5])
+    max_age: AgeLimit = Field(None, description="Age from which a rotated file is removed.", examples=["90d"])
+    max_total: SizeLimit = Field(
+        None, description="Size of all rotated files together, above which the oldest go.", examples=["5GiB"]
+    )
+    compress: Literal["zstd", "gzip", "none"] = Field(
+        "zstd", description="How rotated files are compressed.", examples=["gzip"]
+    )
+    delay_compress: bool = Field(
+        False, description="Whether the latest rotated file stays uncompressed.", examples=[True]
+    )
+    allow_copytruncate: bool = Field(
+        False,
+        description="Whether a log that a process holds open may be copied and cut, where lines can be lost.",
+        examples=[True],
+    )
+
+
+class RetentionPolicy(Section):
+    """What goes, oldest first. Unset: nothing goes."""
+
+    max_age: AgeLimit = Field(None, description="Age from which a file goes.", examples=["90d"])
+    max_bytes: SizeLimit = Field(
+        None, description="Size of all files together, above which some go.", examples=["5GiB"]
+    )
+    max_files: CountLimit = Field(None, description="Number of files above which some go.", examples=[100000])
+
+
+class CachePolicy(RetentionPolicy):
+    """Prompt caches: what can be made again is trimmed by default."""
+
+    max_age: AgeLimit = Field(30 * DAY, description="Age from which a cached file goes.", examples=["7d"])
+    max_bytes: SizeLimit = Field(GIB, description="Size of all cached files above which some go.", examples=["200MiB"])
+
+
+class Retention(Section):
+    """What is removed, and how carefully. A table of any other name has the limits of the extra directory it names."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, RetentionPolicy]
+
+    undo_window: Delay = Field(
+        DAY, description="Time for which removed files stay in the quarantine, to be put back.", examples=["7d"]
+    )
+    require_snapshot: bool = Field(
+        True, description="Whether a file goes only when a snapshot holds its content.", examples=[False]
+    )
+    keep_if_open: bool = Field(True, description="Whether a file that is open is left alone.", examples=[False])
+    cache: CachePolicy = Field(CachePolicy(), description="Prompt caches.")
+    history: RetentionPolicy = Field(RetentionPolicy(), description="Prompt history.")
+    sessions: RetentionPolicy = Field(RetentionPolicy(), description="Sessions.")
+    archives: RetentionPolicy = Field(RetentionPolicy(), description="Archived contexts.")
+    logs: RetentionPolicy = Field(RetentionPolicy(), description="Everything in the logs directory.")
+
+    @property
+    def named(self) -> dict[str, RetentionPolicy]:
+        """The limits of extra directories, by their path."""
+        return self.__pydantic_extra__ or {}
+
+
+class WaterMarks(Section):
+    """Free space at which to warn and act (`high_water`), and up to which to go (`low_water`)."""
+
+    high_water: PartOfDisk = Field(Share(percent=10), description="Act when less than this is free.", examples=["5%"])
+    low_water: PartOfDisk = Field(Share(percent=15), description="Stop when this is free again.", examples=["20%"])
+
+
+class InodeMarks(WaterMarks):
+    """The same marks for inodes; an amount is a number of inodes."""
+
+
+class Limits(WaterMarks):
+    """Free space at which to warn and act (`high_water`), and up to which to go (`low_water`)."""
+
+    inodes: InodeMarks = Field(InodeMarks(), description="The same for inodes.")
+
+
+class VectorDb(Section):
+    """The care of vector collections."""
+
+    optimize_schedule: Schedule = Field(7 * DAY, description="When to look for work.", examples=["0 4 * * sat"])
+    optimize_when: PartOfDisk = Field(
+        Share(percent=25), description="Reclaimable part of a collection from which it is optimised.", examples=["10%"]
+    )
+    extra_roots: Paths = Field((), description="More directories with collections.", examples=[["/srv/vectors"]])
+
+
+class Migration(Section):
+    """Legacy directories."""
+
+    automatic: bool = Field(False, description="Whether the daemon migrates what it finds at start.", examples=[True])
+    legacy: Paths = Field((), description="More places to look for legacy data.", examples=[["/srv/agent_storage"]])
+
+
+class Http(Section):
+    """Health, metrics and the status page over HTTP."""
+
+    listen: Listen | None = Field(None, description="Where to listen. Unset: off.", examples=["127.0.0.1:8125"])
+    token_file: AbsolutePath | None = Field(
+        None, description="File with the token that callers must send; required off loopback.",
+        examples=["/etc/symbiont/http.token"],
+    )  # fmt: skip
+    token: Secret | None = Field(
+        None, description="That token itself; meant for a credential, not for this file.", examples=["change me"]
+    )
+
+
+class Metrics(Section):
+    """Metrics without a server."""
+
+    textfile: AbsolutePath | None = Field(
+        None, description="File for node_exporter's textfile collector.",
+        examples=["/var/lib/node_exporter/textfile/symbiont-datad.prom"],
+    )  # fmt: skip
+
+
+class Schedules(Section):
+    """When jobs run that have no section of their own."""
+
+    usage_interval: Interval = Field(5 * MINUTE, description="Time between two measurements of usage.", examples=["1m"])
+    retention_interval: Interval = Field(HOUR, description="Time between two runs of retention.", examples=["6h"])
+    jitter: Delay = Field(0.0, description="Random delay added to each run, at most this long.", examples=["30s"])
+
+
+class Logging(Section):
+    """The daemon's own log."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least important events that are logged.", examples=["debug"]
+    )
+    format: Literal["auto", "console", "json", "journal"] = Field(
+        "auto",
+        description="Form of the log: coloured lines on a terminal, fields in the journal, JSON lines elsewhere.",
+        examples=["json"],
+    )
+
+
+class ExtraDirectory(RetentionPolicy):
+    """One more directory that the daemon keeps, and what goes from it."""
+
+    path: RelativePath = Field(
+        description="Path relative to the root. Its parents must be directories of the layout too.",
+        examples=["reports"],
+    )
+    purpose: Text = Field("extra directory", description="What it is for, in a few words.", examples=["daily reports"])
+    mode: DirectoryMode | None = Field(
+        None, description="Its mode.", examples=["0o750"], json_schema_extra={"derived": "`dir_permissions`"}
+    )
+    open: bool = Field(
+        False, description="Whether directories that users make inside it get its mode as well.", examples=[True]
+    )
+
+
+class ExtraLayout(Section):
+    """More directories."""
+
+    directory: Annotated[tuple[ExtraDirectory, ...], Unit("plain", "tables, or a JSON list of them")] = Field(
+        (), description="More directories that the daemon keeps.", examples=[[{"path": "reports"}]]
+    )
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach an address that `split_listen` accepts."""
+    import ipaddress
+
+    host, _ = split_listen(listen)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def overlap(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths on disk are the same or one lies inside the other, after links were followed."""
+    a, b = Path(os.path.realpath(one)), Path(os.path.realpath(other))
+    return a == b or a in b.parents or b in a.parents
