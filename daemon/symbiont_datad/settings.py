@@ -258,7 +258,11 @@ def _open_directory(name: str | Path, parent: int | None, mode: int, shown: Path
             raise NotADirectoryError(errno.ENOTDIR, text, str(shown)) from error
         raise
     if made:
-        os.fchmod(descriptor, mode)
+        try:
+            os.fchmod(descriptor, mode)
+        except OSError:
+            os.close(descriptor)
+            raise
         created.append(shown)
     return descriptor
 
