@@ -62,6 +62,7 @@ class Supervisor:
             self._startup(stack)
             self._main_loop()
             self._notifier.stopping()
+        emit("daemon_stopped", ran_for_s=round(time.time() - self._started_at))
         return ExitCode.DONE
 
     # Startup
@@ -100,6 +101,7 @@ class Supervisor:
             ready_after_s=round(time.monotonic() - begun, 3),
         )
         self._notifier.ready(self._summary())
+        self._write_state()
 
     def _lock_root(self) -> None:
         with suppress(Locked, OSError):

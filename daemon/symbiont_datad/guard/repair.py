@@ -67,13 +67,13 @@ def _stand_up(
     for _ in range(_TRIES):
         if make_directory(parent_fd, name, row, layout):
             kind = "directory_created" if fresh else "directory_recreated"
-            actions.append(Action(kind, drift.path, rule, f"{row.purpose}: {drift.found} was there"))
+            actions.append(Action(kind, drift.path, rule, f"{drift.found} was there ({row.purpose})"))
             return actions
         with suppress(FileNotFoundError):
             found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):  # somebody else was quicker
                 return actions
-            reason = f"{drift.found} stood where {row.purpose} belong{'s' if not drift.path else ''}"
+            reason = f"{drift.found} stood in the place of a directory ({row.purpose})"
             if drift.path:
                 where = quarantine(layout.tree, drift.path, kind="obstruction", reason=reason, now=now)
             else:
