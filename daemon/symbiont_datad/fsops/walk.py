@@ -13,7 +13,7 @@ DEPTH_LIMIT = 128
 
 
 class Entry(NamedTuple):
-    """One file, link or other thing that is no directory, as `lstat` saw it. Times in seconds since the epoch.
+    """One file, link or other thing that is no directory, as `lstat` saw it. Times in nanoseconds since the epoch.
 
     A named tuple, because there are many: it takes half the time of a dataclass to make.
     """
@@ -21,8 +21,8 @@ class Entry(NamedTuple):
     path: str
     mode: int
     size: int
-    mtime: float
-    atime: float
+    mtime_ns: int
+    atime_ns: int
     inode: int
     nlink: int
     uid: int
@@ -32,6 +32,18 @@ class Entry(NamedTuple):
     def is_file(self) -> bool:
         """Whether it is a regular file (no link, FIFO, socket or device)."""
         return stat.S_ISREG(self.mode)
+
+    def differs(self, found: os.stat_result) -> bool:
+        """Whether `found` is another file than this entry, or the same one with other content, by all that lstat tells.
+
+        A change of mode or owner alone makes no difference.
+        """
+        return (
+            found.st_ino != self.inode
+            or found.st_size != self.size
+            or found.st_mtime_ns != self.mtime_ns
+            or stat.S_IFMT(found.st_mode) != stat.S_IFMT(self.mode)
+        )
 
 
 def walk(
@@ -72,8 +84,8 @@ def walk(
                     prefix + name,
                     found.st_mode,
                     found.st_size,
-                    found.st_mtime,
-                    found.st_atime,
+                    found.st_mtime_ns,
+                    found.st_atime_ns,
                     found.st_ino,
                     found.st_nlink,
                     found.st_uid,

@@ -17,10 +17,14 @@ def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None
 
     Temporary file in the same directory, write, fsync, rename, fsync of the directory. Raises OSError, and then the old
     file is untouched and the temporary one gone.
+
+    The temporary file is always a new one: what has its name (left by a crash, or planted: a hard link to somebody
+    else's file, a FIFO that would block) is unlinked, never opened.
     """
-    temporary = f".{name}.{os.getpid()}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
+    temporary = f".{os.fsdecode(os.fsencode(name)[:200])}.{os.getpid()}.tmp"  # NAME_MAX is 255 bytes
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=dir_fd)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     try:
         try:
             os.fchmod(fd, mode)
