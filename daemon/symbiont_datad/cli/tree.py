@@ -10,11 +10,11 @@ import typer
 from symbiont_datad.cli import show
 from symbiont_datad.cli.invocation import Invocation, invocation
 from symbiont_datad.errors import DatadError, ExitCode
+from symbiont_datad.report import Finding, Outcome, Severity
 
 if TYPE_CHECKING:
     from symbiont_datad.guard.reconcile import Reconciliation
     from symbiont_datad.jobs.context import JobSettings
-    from symbiont_datad.report import Finding
     from symbiont_datad.settings import Settings
 
 _USER_FILE = "~/.symbiont/datad.toml"
@@ -70,6 +70,8 @@ def check(
                 writing.record(result.actions, time.time())
         state = run_here("sweep", settings, ledger, dry_run=True)
     findings = [*result.failures, *state.findings]
+    if state.outcome is Outcome.FAILED:
+        findings.append(Finding("unchecked", settings.layout.agents, Severity.WARNING, state.message))
     if as_json:
         show.document({"root": settings.layout.root, "fix": fix, "dry_run": dry_run,
                        "drifts": [show.drift(one) for one in left.drifts],

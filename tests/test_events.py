@@ -1,0 +1,132 @@
+"""Events: where they go, and what they look like there."""
+
+import io
+import json
+import re
+import struct
+from pathlib import Path
+
+import pytest
+import structlog
+
+from symbiont_datad import events
+
+SOURCE = Path(events.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    """No test leaves its configuration to the next."""
+    structlog.reset_defaults()
+
+
+def parse_journal(data: bytes) -> dict[str, str]:
+    """An entry of the journal's native protocol, read back as journald does."""
+    fields = {}
+    while data:
+        line, _, rest = data.partition(b"\n")
+        if b"=" in line:
+            key, _, value = line.partition(b"=")
+            data = rest
+        else:
+            key, (size,) = line, struct.unpack("<Q", rest[:8])
+            value, data = rest[8 : 8 + size], rest[8 + size + 1 :]
+        fields[key.decode()] = value.decode()
+    return fields
+
+
+def test_json_lines_hold_the_event_and_its_fields() -> None:
+    """In a container each event is one JSON object on one line."""
+    out = io.StringIO()
+    events.configure("json", "info", out)
+    events.emit("directory_recreated", path="logs/a\nb", reason="nothing was there")
+    (line,) = out.getvalue().splitlines()
+    entry = json.loads(line)
+    assert ("directory_recreated", "warning", "logs/a\nb") == (entry["event"], entry["level"], entry["path"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", entry["timestamp"])
+
+
+def test_a_path_that_is_no_text_does_not_stop_the_log() -> None:
+    """A lone surrogate in a path is escaped in JSON and in the journal."""
+    out = io.StringIO()
+    events.configure("json", "info", out)
+    events.emit("directory_recreated", path="logs/\udcff")
+    assert "logs/\udcff" == json.loads(out.getvalue())["path"]
+    assert (
+        "logs/\\udcff" == parse_journal(events.encode_journal({"event": "x", "path": "logs/\udcff"}))["SYMBIONT_PATH"]
+    )
+
+
+def test_the_level_holds_back_what_matters_less() -> None:
+    """At `warning` an info event says nothing."""
+    out = io.StringIO()
+    events.configure("json", "warning", out)
+    events.emit("daemon_started")
+    events.emit("tree_held", path="/x", reason="y")
+    assert ["tree_held"] == [json.loads(line)["event"] for line in out.getvalue().splitlines()]
+
+
+def test_the_terminal_gets_one_readable_line() -> None:
+    """On a terminal the event's name and fields stand on one line, without JSON."""
+    out = io.StringIO()
+    events.configure("console", "info", out)
+    events.emit("directory_recreated", path="logs/audit")
+    text = out.getvalue()
+    assert 1 == text.count("\n")
+    assert "directory_recreated" in text
+    assert "path=logs/audit" in text
+    assert "\x1b" not in text
+
+
+def test_the_journal_entry_reads_back() -> None:
+    """Fields are upper case with a prefix, the priority is syslog's, newlines go in the length-prefixed form."""
+    entry = {"event": "permissions_restored", "level": "warning", "path": "a\nb", "count-x": 3, "list": [1, 2]}
+    fields = parse_journal(events.encode_journal(entry))
+    assert "permissions_restored" == fields["SYMBIONT_EVENT"]
+    assert ("4", "symbiont-datad") == (fields["PRIORITY"], fields["SYSLOG_IDENTIFIER"])
+    assert ("a\nb", "3", "[1, 2]") == (fields["SYMBIONT_PATH"], fields["SYMBIONT_COUNT_X"], fields["SYMBIONT_LIST"])
+    assert fields["MESSAGE"].startswith("permissions_restored path=a")
+    assert all(re.fullmatch("[A-Z0-9_]+", name) for name in fields)
+
+
+def test_a_field_can_not_forge_another() -> None:
+    """A value with a newline and `KEY=` in it stays one value."""
+    fields = parse_journal(events.encode_journal({"event": "x", "path": "a\nPRIORITY=0\nMESSAGE=forged"}))
+    assert "6" == fields["PRIORITY"]
+    assert "a\nPRIORITY=0\nMESSAGE=forged" == fields["SYMBIONT_PATH"]
+
+
+def test_security_events_go_to_their_own_sink_as_well() -> None:
+    """The audit log gets those that are marked, and only those."""
+    heard: list[str] = []
+    events.configure("json", "error", io.StringIO())
+    events.send_security_events_to(lambda entry: heard.append(str(entry["event"])))
+    try:
+        events.emit("permissions_restored", path="state")
+        events.emit("daemon_started")
+    finally:
+        events.send_security_events_to(None)
+    assert ["permissions_restored"] == heard
+
+
+def test_an_unknown_event_is_a_mistake() -> None:
+    """Only what `EVENTS` lists can be said."""
+    events.configure("json", "info", io.StringIO())
+    with pytest.raises(KeyError):
+        events.emit("something_happened")
+
+
+def test_every_event_that_the_source_names_is_listed_and_used() -> None:
+    """No event is emitted without an entry, and no entry is left over."""
+    text = "\n".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "events.py")
+    emitted = set(re.findall(r'(?:emit|Report)\(\s*"(\w+)"', text))
+    assert set() == emitted - events.EVENTS.keys()
+    assert set() == {name for name in events.EVENTS if f'"{name}"' not in text}
+
+
+def test_a_log_that_went_away_ends_nothing() -> None:
+    """A closed stream, or a pipe without a reader, is no reason to stop keeping the tree."""
+    out = io.StringIO()
+    events.configure("json", "info", out)
+    out.close()
+    events.emit("daemon_started")

@@ -1,0 +1,187 @@
+"""The ledger: what it keeps, what it survives."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from symbiont_datad.ledger import Ledger, LedgerError, SpacePoint, UsagePoint
+from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a ledger can be."""
+    return tmp_path / "datad" / "ledger.db"
+
+
+def removal(path: str, size: int = 10) -> Action:
+    """An action as retention makes them."""
+    return Action("file_removed", path, "cache", "not used for 41 d", size)
+
+
+def test_an_action_is_told_again_as_it_was_recorded(path: Path) -> None:
+    """What is recorded comes back, with the job of its run, or the guard's name where there was none."""
+    with Ledger(path) as ledger:
+        run = ledger.begin_run("clean", 100.0)
+        ledger.record([removal("prompts/cache/a.json")], 101.0, run)
+        ledger.record([Action("permissions_restored", "state", "layout state", "mode was 0o777")], 102.0)
+        first, second = ledger.actions()
+    assert ("clean", "prompts/cache/a.json", "not used for 41 d", 10, "done") == (
+        first.job,
+        first.path,
+        first.reason,
+        first.bytes,
+        first.state,
+    )
+    assert ("guard", 102.0) == (second.job, second.at)
+
+
+def test_actions_are_found_by_path_kind_job_and_time(path: Path) -> None:
+    """Each filter leaves what it names; a directory means what is below it, and no neighbour with a longer name."""
+    with Ledger(path) as ledger:
+        run = ledger.begin_run("clean", 1.0)
+        names = ["logs/a/x", "logs/a", "logs/ab", "logs/a.b", "logs/b"]
+        for at, name in enumerate(names):
+            ledger.record([removal(name)], float(at), run if at % 2 else None)
+        assert ["logs/a/x", "logs/a"] == [row.path for row in ledger.actions(path="logs/a")]
+        assert names[3:] == [row.path for row in ledger.actions(since=3.0)]
+        assert ["logs/a", "logs/a.b"] == [row.path for row in ledger.actions(job="clean")]
+        assert [] == ledger.actions(kinds=["backup_rotated"])
+        assert names[-2:] == [row.path for row in ledger.actions(limit=2)]
+
+
+def test_a_name_that_is_no_text_is_kept_readable(path: Path) -> None:
+    """Bytes that are no UTF-8, and newlines, are told as escapes and found by the same name."""
+    odd = os.fsdecode(b"prompts/cache/\xff\nx")
+    with Ledger(path) as ledger:
+        ledger.record([removal(odd)], 1.0)
+        assert ["prompts/cache/\\xff\\nx"] == [row.path for row in ledger.actions(path=odd)]
+
+
+def test_a_plan_is_there_before_it_is_confirmed(path: Path) -> None:
+    """Planned rows are seen by another process at once, and end as done or failed."""
+    with Ledger(path) as ledger, Ledger(path) as other:
+        run = ledger.begin_run("clean", 1.0)
+        ledger.plan([removal("a"), removal("b")], 2.0, run)
+        assert ["planned", "planned"] == [row.state for row in other.actions()]
+        ledger.confirm(run, ["b"])
+        assert {"a": "done", "b": "failed"} == {row.path: row.state for row in other.actions()}
+
+
+def test_a_killed_process_leaves_what_it_committed(path: Path) -> None:
+    """SIGKILL right after a commit loses no row."""
+    code = (
+        "import os, sys; from pathlib import Path; from symbiont_datad.ledger import Ledger;"
+        "from symbiont_datad.report import Action; ledger = Ledger(Path(sys.argv[1]));"
+        "ledger.plan([Action('file_removed', str(n), 'cache', 'why') for n in range(1000)], 1.0, 1);"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert -9 == done.returncode
+    with Ledger(path) as ledger:
+        assert 1000 == len(ledger.actions())
+
+
+def test_runs_tell_the_last_success_and_the_last_run(path: Path) -> None:
+    """A failed or unfinished run is the last run, and not the last success."""
+    with Ledger(path) as ledger:
+        for at, outcome in ((1.0, Outcome.DONE), (2.0, Outcome.LEFT), (3.0, Outcome.FAILED)):
+            run = ledger.begin_run("sweep", at)
+            ledger.finish_run(run, JobReport("sweep", outcome, at, 0.5, counts={"checked": 7}, message="m"))
+        ledger.begin_run("clean", 4.0)
+        assert {"sweep": 2.0} == ledger.last_successes()
+        last = ledger.last_runs()
+    assert ("failed", 3.5, {"checked": 7}) == (last["sweep"].outcome, last["sweep"].ended_at, last["sweep"].counts)
+    assert last["clean"].outcome is None
+
+
+def test_a_finding_keeps_its_first_sight_and_goes_when_it_is_mended(path: Path) -> None:
+    """A job's newest findings replace its old ones; those of other jobs stay."""
+    bad = Finding("truncated", "state/agents/a.json", Severity.ERROR, "cut", "restore it")
+    with Ledger(path) as ledger:
+        ledger.replace_findings("sweep", [bad], 10.0)
+        ledger.replace_findings("clean", [Finding("held", "logs", Severity.INFO, "no snapshot")], 11.0)
+        ledger.replace_findings("sweep", [bad], 20.0)
+        assert [(bad, 10.0)] == [(one, seen) for one, seen in ledger.findings() if one.kind == "truncated"]
+        ledger.replace_findings("sweep", [], 30.0)
+        assert ["held"] == [one.kind for one, _ in ledger.findings()]
+
+
+def test_usage_tells_the_newest_figures(path: Path) -> None:
+    """Older points don't show."""
+    with Ledger(path) as ledger:
+        assert ([], None) == ledger.usage()
+        for at in (1.0, 2.0):
+            space = SpacePoint(at, 5, 10, 3, 4)
+            ledger.record_usage([UsagePoint(at, "state", int(at), 100), UsagePoint(at, "logs", 1, 1)], space)
+        points, newest = ledger.usage()
+    assert {("state", 2), ("logs", 1)} == {(point.category, point.files) for point in points}
+    assert SpacePoint(2.0, 5, 10, 3, 4) == newest
+
+
+def test_a_damaged_ledger_is_moved_aside_whole(path: Path) -> None:
+    """A file that is no database is kept under another name, and a new ledger works."""
+    path.parent.mkdir()
+    path.write_bytes(b"not a database" * 100)
+    with Ledger(path) as ledger:
+        assert ledger.replaced is not None
+        assert b"not a database" * 100 == ledger.replaced.read_bytes()
+        ledger.record([removal("a")], 1.0)
+        assert 1 == len(ledger.actions())
+
+
+def test_a_ledger_of_a_newer_version_is_refused_and_untouched(path: Path) -> None:
+    """An older daemon doesn't write into what it doesn't understand."""
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("pragma user_version = 99")
+    db.close()
+    with pytest.raises(LedgerError, match="newer version"):
+        Ledger(path)
+    with sqlite3.connect(path) as db:
+        assert (99,) == db.execute("pragma user_version").fetchone()
+    db.close()
+
+
+def test_processes_and_threads_write_at_once(path: Path) -> None:
+    """Eight threads on two connections lose no row and see no lock error."""
+    with Ledger(path) as one, Ledger(path) as two:
+
+        def write(ledger: Ledger, name: int) -> None:
+            for n in range(50):
+                ledger.record([removal(f"{name}/{n}")], time.time())
+
+        threads = [threading.Thread(target=write, args=(ledger, n)) for n in range(4) for ledger in (one, two)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 400 == len(one.actions())
+
+
+def test_the_file_is_private(path: Path) -> None:
+    """Paths and reasons are nobody else's business, whatever the umask says."""
+    before = os.umask(0)
+    try:
+        Ledger(path).close()
+    finally:
+        os.umask(before)
+    assert (0o600, 0o700) == (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777)
+
+
+def test_a_full_disk_is_an_error_of_its_own_kind(path: Path) -> None:
+    """When SQLite can't write, LedgerError tells, and the ledger works again once there is room."""
+    with Ledger(path) as ledger:
+        ledger._db.execute("pragma max_page_count = 30")
+        with pytest.raises(LedgerError, match="full"):
+            ledger.record([removal("x" * 4000) for _ in range(1000)], 1.0)
+        assert [] == ledger.actions()
+        ledger._db.execute("pragma max_page_count = 100000")
+        ledger.record([removal("a")], 1.0)
+        assert 1 == len(ledger.actions())

@@ -1,0 +1,74 @@
+"""Status: one truth, with the daemon up or down."""
+
+import os
+from pathlib import Path
+
+from symbiont_datad.cli.status_screen import document, screen
+from symbiont_datad.fsops.lock import hold
+from symbiont_datad.ledger import Ledger, SpacePoint, UsagePoint
+from symbiont_datad.report import Finding, JobReport, Outcome, Severity
+from symbiont_datad.status import LiveState, collect, read_state, write_state
+
+
+def fill(daemon_dir: Path) -> None:
+    """What a daemon leaves after a while."""
+    with Ledger(daemon_dir / "ledger.db") as ledger:
+        run = ledger.begin_run("sweep", 1000.0)
+        report = JobReport("sweep", Outcome.LEFT, 1000.0, 2.0, counts={"damaged": 1})
+        ledger.replace_findings("sweep", [Finding("truncated", "state/agents/a.json", Severity.ERROR, "cut")], 1000.0)
+        ledger.finish_run(run, report)
+        ledger.record_usage([UsagePoint(1000.0, "state", 3, 4096)], SpacePoint(1000.0, 50, 100, 5, 10))
+    write_state(daemon_dir, LiveState(os.getpid(), 500.0, 1000.0, True, True, (), {"sweep": 1300.0}))
+
+
+def test_with_the_daemon_up_it_tells_of_all(tmp_path: Path) -> None:
+    """The keeper's pid, its jobs' next runs, usage, and what is damaged."""
+    daemon_dir = tmp_path / "datad"
+    daemon_dir.mkdir()
+    fill(daemon_dir)
+    with hold(daemon_dir / "locks" / "keeper.lock", "kept"):
+        found = collect("/srv/data", daemon_dir)
+    text = "\n".join(screen(found, 1010.0))
+    assert text.startswith(f"1 to look at: /srv/data is kept by process {os.getpid()}")
+    assert "state/agents/a.json" in text
+    assert "in 4m 50s" in text
+    assert "free: 50 B of 100 B (50 %), 50 % of the inodes" in text
+    shown = document(found)
+    assert ("truncated", "1970-01-01T00:16:40.000Z") == (
+        shown["findings"][0]["kind"],
+        shown["findings"][0]["first_seen"],
+    )
+    assert {"running": True, "pid": os.getpid()} == {key: shown["daemon"][key] for key in ("running", "pid")}
+
+
+def test_with_the_daemon_down_it_says_since_when(tmp_path: Path) -> None:
+    """Nobody holds the lock: the state that was left tells when it was last alive."""
+    daemon_dir = tmp_path / "datad"
+    daemon_dir.mkdir()
+    fill(daemon_dir)
+    found = collect("/srv/data", daemon_dir)
+    first, *rest = screen(found, 1060.0)
+    assert "no daemon: /srv/data is not kept, not running for 1m" == first
+    assert not any("in 4m" in line for line in rest)
+    assert document(found)["daemon"]["pid"] is None
+
+
+def test_before_the_first_start_there_is_nothing_and_nothing_is_made(tmp_path: Path) -> None:
+    """Asking leaves no file behind."""
+    found = collect("/srv/data", tmp_path / "datad")
+    assert ["no daemon: /srv/data is not kept", ""] == list(screen(found, 0.0))
+    assert not (tmp_path / "datad").exists()
+
+
+def test_a_state_that_can_not_be_read_is_no_state(tmp_path: Path) -> None:
+    """Half a file, or one of another version, is passed over."""
+    for text in ("", "{", "[]", '{"schema": 1}', '{"schema": 2, "pid": 1, "more": true}'):
+        (tmp_path / "status.json").write_text(text)
+        assert read_state(tmp_path) is None
+
+
+def test_the_state_reads_back(tmp_path: Path) -> None:
+    """What the daemon writes is what `status` gets."""
+    state = LiveState(7, 1.0, 2.0, True, False, ("a warning",), {"clean": 9.0}, ("clean",))
+    write_state(tmp_path, state)
+    assert state == read_state(tmp_path)
