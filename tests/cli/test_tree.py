@@ -57,7 +57,7 @@ def test_init_makes_the_tree_and_a_settings_file(datad: Command, root: Path, tmp
     """All sixteen directories with mode 0755, and a datad.toml that is good as it stands."""
     done = datad("init")
     assert (0, "") == (done.returncode, done.stderr)
-    expected = {top for top in CATEGORIES} | {f"{top}/{name}" for top, names in CATEGORIES.items() for name in names}
+    expected = set(CATEGORIES) | {f"{top}/{name}" for top, names in CATEGORIES.items() for name in names}
     assert expected == directories(root)
     assert {0o755} == {(root / path).stat().st_mode & 0o7777 for path in {*expected, "."}}
     file = tmp_path / "user" / ".symbiont" / "datad.toml"
