@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import re
+import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,10 @@ SOURCE = Path(events.__file__).parent
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> None:
-    """No test leaves its configuration to the next."""
+def _fresh() -> Iterator[None]:
+    """No test leaves its configuration, or a socket, to the next."""
+    yield
+    events.configure("json", "info", io.StringIO())
     structlog.reset_defaults()
 
 
@@ -119,7 +124,7 @@ def test_an_unknown_event_is_a_mistake() -> None:
 def test_every_event_that_the_source_names_is_listed_and_used() -> None:
     """No event is emitted without an entry, and no entry is left over."""
     text = "\n".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "events.py")
-    emitted = set(re.findall(r'(?:emit|Report)\(\s*"(\w+)"', text))
+    emitted = set(re.findall(r'(?<!\w)(?:emit|Report)\(\s*"(\w+)"', text))
     assert set() == emitted - events.EVENTS.keys()
     assert set() == {name for name in events.EVENTS if f'"{name}"' not in text}
 
@@ -130,3 +135,43 @@ def test_a_log_that_went_away_ends_nothing() -> None:
     events.configure("json", "info", out)
     out.close()
     events.emit("daemon_started")
+
+
+def test_the_journal_gets_datagrams_when_stderr_is_connected_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`$JOURNAL_STREAM` names stderr's own device and inode: each event is one datagram to the journal's socket."""
+    address = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal, open(tmp_path / "stderr", "w") as stderr:
+        journal.bind(address)
+        journal.settimeout(5)
+        found = os.fstat(stderr.fileno())
+        monkeypatch.setattr(events, "_JOURNAL_SOCKET", address)
+        monkeypatch.setattr("sys.stderr", stderr)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        events.configure()
+        events.emit("tree_held", path="/srv", reason="not mounted")
+        fields = parse_journal(journal.recv(65536))
+    assert ("tree_held", "3", "/srv") == (fields["SYMBIONT_EVENT"], fields["PRIORITY"], fields["SYMBIONT_PATH"])
+
+
+def test_a_stream_of_somebody_else_is_not_taken_for_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A `$JOURNAL_STREAM` inherited from a parent whose stderr was the journal: JSON goes to stdout."""
+    with open(tmp_path / "stderr", "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+        events.configure()
+        events.emit("daemon_started")
+    assert "daemon_started" == json.loads(capsys.readouterr().out)["event"]
+
+
+def test_a_journal_that_can_not_be_reached_leaves_a_line_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The message is not lost while journald restarts."""
+    monkeypatch.setattr(events, "_JOURNAL_SOCKET", str(tmp_path / "none"))
+    events.configure("journal")
+    events.emit("tree_held", path="/srv", reason="not mounted")
+    assert "tree_held path=/srv reason=not mounted" in capfd.readouterr().err

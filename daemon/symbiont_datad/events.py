@@ -79,6 +79,7 @@ _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 Sink = Callable[[Mapping[str, Any]], None]
 _security_sink: Sink | None = None
+_journal: "_JournalFactory | None" = None
 
 
 def emit(name: str, /, **fields: Any) -> None:
@@ -102,6 +103,10 @@ def send_security_events_to(sink: Sink | None) -> None:
 
 def configure(form: str = "auto", level: str = "info", stream: IO[str] | None = None) -> None:
     """Set structlog up: `form` is `auto`, `console`, `json` or `journal`, `level` the least severe that is said."""
+    global _journal
+    if _journal is not None:
+        _journal.close()
+        _journal = None
     blocked = _without_rich()
     import structlog
 
@@ -116,7 +121,8 @@ def configure(form: str = "auto", level: str = "info", stream: IO[str] | None = 
     ]
     factory: Any
     if chosen == "journal":
-        factory, processors = _JournalFactory(_JOURNAL_SOCKET), [*processors, _journal_fields]
+        factory = _journal = _JournalFactory(_JOURNAL_SOCKET)
+        processors.append(_journal_fields)
     elif chosen == "json":
         factory = structlog.WriteLoggerFactory(cast(TextIO, _Forgiving(stream or sys.stdout)))
         processors.append(structlog.processors.JSONRenderer(default=str))
@@ -219,5 +225,8 @@ class _JournalFactory:
         except OSError:
             text = datagram.split(b"\n", 1)[0].removeprefix(b"MESSAGE=")
             os.write(2, text[:2000] + b"\n")
+
+    def close(self) -> None:
+        self._socket.close()
 
     debug = info = warning = error = critical = msg
