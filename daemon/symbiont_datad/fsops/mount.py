@@ -4,6 +4,7 @@ import os
 import re
 
 _MOUNTINFO = "/proc/self/mountinfo"
+_UNKNOWN = -1
 
 
 def mount_points() -> frozenset[str]:
@@ -21,8 +22,25 @@ def mount_points() -> frozenset[str]:
     )
 
 
+def mount_of(fd: int) -> int:
+    """The number of the mount that a descriptor was opened on; -1 where the system doesn't tell.
+
+    It tells bind mounts of one file system apart, which the device number does not (proc(5), "fdinfo", `mnt_id`).
+    """
+    try:
+        file = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        return _UNKNOWN
+    try:
+        found = re.search(rb"^mnt_id:\s*(\d+)", os.read(file, 4096), re.MULTILINE)
+    finally:
+        os.close(file)
+    return int(found[1]) if found else _UNKNOWN
+
+
 def is_mount_point(path: str) -> bool:
-    """Whether a file system is mounted at the absolute path."""
+    """Whether a file system is mounted at the absolute path, whose links are followed."""
+    path = os.path.realpath(path)
     points = mount_points()
     return path in points if points else os.path.ismount(path)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from symbiont_datad.errors import UnsafePath
+from symbiont_datad.fsops.mount import mount_of
 from symbiont_datad.report import octal
 
 _O_PATH = getattr(os, "O_PATH", 0)
@@ -79,28 +80,55 @@ def set_owner(fd: int, uid: int, gid: int) -> None:
             os.fchown(open_fd, uid, gid)
 
 
+def give_away(fd: int, uid: int, gid: int) -> None:
+    """Change the owner of a directory that we have just made; -1 leaves one of the two as it is.
+
+    Whoever can write to the directory above could have put another one in its place since. So only an empty directory of
+    ours is given away: never one of root's with something in it.
+
+    Raises UnsafePath.
+    """
+    found = os.fstat(fd)
+    if uid in (-1, found.st_uid) and gid in (-1, found.st_gid):
+        return
+    with readable(".", fd) as open_fd:
+        if found.st_uid != os.geteuid() or os.listdir(open_fd):
+            raise UnsafePath("something else took the place of a directory that was just made")
+    set_owner(fd, uid, gid)
+
+
 def sync_directory(fd: int) -> None:
     """fsync a directory, so that a rename in it is on the disk."""
     with readable(".", fd) as open_fd:
         os.fsync(open_fd)
 
 
-def refuse_untrusted(directory: os.stat_result, child: os.stat_result, name: str) -> None:
+def refuse_untrusted(directory: os.stat_result, child: os.stat_result | None, name: str) -> None:
     """As root, refuse to go from `directory` to its `child` when another user could have put the child there.
 
     A directory that everybody can write to is trusted only if it is sticky (like /tmp) and the child belongs to root or
-    to us. For every other user the kernel's own permission checks are the guard, and nothing is refused.
+    to the directory's own owner. `child` is None when it is yet to be made. For every other user the kernel's own
+    permission checks are the guard, and nothing is refused.
 
     Raises UnsafePath.
     """
     if os.geteuid() != 0 or not directory.st_mode & stat.S_IWOTH:
         return
-    if directory.st_mode & stat.S_ISVTX and child.st_uid in (0, directory.st_uid):
+    if directory.st_mode & stat.S_ISVTX and (child is None or child.st_uid in (0, directory.st_uid)):
         return
     raise UnsafePath(
         f"{name}: lies in a directory that everybody can write to ({octal(directory.st_mode)}), "
         "so another user could replace it; make that directory 0o755 or move the tree"
     )
+
+
+def refuse_other_mount(above: int, below: int, name: str) -> None:
+    """Refuse to go from one pinned directory to another one below it, `name`, across a mount point, a bind mount's too.
+
+    Raises UnsafePath.
+    """
+    if os.fstat(above).st_dev != os.fstat(below).st_dev or mount_of(above) != mount_of(below):
+        raise UnsafePath(f"{name}: another file system is mounted there")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +152,12 @@ class Tree:
             yield fd
 
     def make_parents(self) -> None:
-        """Make the directories above the root that are missing, mode 0755, owned like the one that they are in.
+        """Make the directories above the root that are missing, mode 0755 less the umask, owned like what they are in.
 
         Raises as `parent` does.
         """
-        current = os.open("/", _PIN)
-        try:
-            for part in os.path.dirname(self.path).split("/"):
-                if not part:
-                    continue
-                following = _open_or_make(part, current)
-                above, child = os.fstat(current), os.fstat(following)
-                os.close(current)
-                current = following
-                refuse_untrusted(above, child, self.path)
-        finally:
-            os.close(current)
+        with _descend(os.path.dirname(self.path), make=True):
+            pass
 
     @contextmanager
     def root(self) -> Iterator[int]:
@@ -167,8 +185,10 @@ class Tree:
 
 @contextmanager
 def beneath(fd: int, path: str) -> Iterator[int]:
-    """The directory at `path` relative to the pinned directory `fd`, no part of it a link or another file system."""
-    device = os.fstat(fd).st_dev
+    """The directory at `path` relative to the pinned directory `fd`, no part of it a link or another mount.
+
+    Raises FileNotFoundError, NotADirectoryError or UnsafePath.
+    """
     current = fd
     try:
         for part in path.split("/"):
@@ -176,8 +196,7 @@ def beneath(fd: int, path: str) -> Iterator[int]:
             if current != fd:
                 os.close(current)
             current = following
-            if os.fstat(current).st_dev != device:
-                raise UnsafePath(f"{path}: another file system is mounted there")
+        refuse_other_mount(fd, current, path)  # the way down never leads back to the mount that it has left
         yield current
     finally:
         if current != fd:
@@ -185,14 +204,21 @@ def beneath(fd: int, path: str) -> Iterator[int]:
 
 
 @contextmanager
-def _descend(path: str) -> Iterator[int]:
+def _descend(path: str, *, make: bool = False) -> Iterator[int]:
     current = os.open("/", _PIN)
     try:
         held = os.fstat(current)
         for part in path.split("/"):
             if not part:
                 continue
-            following = os.open(part, _PIN, dir_fd=current)
+            try:
+                following = os.open(part, _PIN, dir_fd=current)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                refuse_untrusted(held, None, path)
+                _make(part, current, held)
+                following = os.open(part, _PIN, dir_fd=current)
             os.close(current)
             current = following
             child = os.fstat(current)
@@ -203,17 +229,14 @@ def _descend(path: str) -> Iterator[int]:
         os.close(current)
 
 
-def _open_or_make(name: str, dir_fd: int) -> int:
+def _make(name: str, dir_fd: int, above: os.stat_result) -> None:
     try:
-        return os.open(name, _PIN, dir_fd=dir_fd)
-    except FileNotFoundError:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=dir_fd)
-        fd = os.open(name, _PIN, dir_fd=dir_fd)
-        if os.geteuid() == 0:
-            above = os.fstat(dir_fd)
-            set_owner(fd, above.st_uid, above.st_gid)
-        return fd
+        os.mkdir(name, 0o755, dir_fd=dir_fd)
+    except FileExistsError:  # somebody else was quicker, and it is theirs
+        return
+    if os.geteuid() == 0:
+        with pinned(name, dir_fd) as fd:
+            give_away(fd, above.st_uid, above.st_gid)
 
 
 def resolve(path: str) -> str:
