@@ -1,5 +1,6 @@
 """Writing that survives a crash, and moving aside instead of deleting."""
 
+import errno
 import json
 import os
 import stat
@@ -8,7 +9,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, pinned, set_mode, sync_directory
+from symbiont_datad.errors import UnsafePath
+from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, give_away, pinned, set_mode, sync_directory
 from symbiont_datad.report import octal, printable
 
 
@@ -53,7 +55,7 @@ def append_line(dir_fd: int, name: str, line: bytes) -> None:
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise OSError(f"{name} is {describe(found)}; not written to")
+            raise OSError(errno.EPERM, f"not written to {describe(found)}", name)
         os.write(fd, line)
     finally:
         os.close(fd)
@@ -63,32 +65,53 @@ def quarantine(tree: Tree, path: str, *, kind: str, reason: str, now: float) -> 
     """Move what lies at `path` (relative to the root) into quarantine, whole; hand back where it is now, relative too.
 
     A record of why (`record.json`) is on the disk before the move. A link is moved as a link. Raises OSError or
-    UnsafePath, and then nothing was moved.
+    UnsafePath; then nothing was moved and no trace is left, unless it was the last fsync that failed.
     """
     folder, _, name = path.rpartition("/")
-    with tree.root() as root_fd, _beneath_or_self(root_fd, folder) as from_fd:
+    with (
+        tree.root() as root_fd,
+        _beneath_or_self(root_fd, folder) as from_fd,
+        _quarantine_directory(root_fd) as quarantine_fd,
+    ):
         found = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
-        with _cell(root_fd, now) as (cell_fd, cell):
-            record: dict[str, Any] = {
-                "schema": 1,
-                "path": printable(path),
-                "name": printable(name),
-                "kind": kind,
-                "reason": reason,
-                "at": datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z"),
-                "type": describe(found),
-                "mode": octal(found.st_mode),
-                "uid": found.st_uid,
-                "gid": found.st_gid,
-                "bytes": found.st_size,
-            }
-            if stat.S_ISLNK(found.st_mode):
-                record["target"] = printable(os.readlink(name, dir_fd=from_fd))
-            write_atomic(cell_fd, "record.json", json.dumps(record, indent=2).encode() + b"\n")
-            os.rename(name, "item", src_dir_fd=from_fd, dst_dir_fd=cell_fd)
+        cell = _new_cell(quarantine_fd, now)
+        with pinned(cell, quarantine_fd) as cell_fd:
+            try:
+                _hand_over(root_fd, cell_fd)
+                record = _record(path, found, kind=kind, reason=reason, now=now)
+                if stat.S_ISLNK(found.st_mode):
+                    record["target"] = printable(os.readlink(name, dir_fd=from_fd))
+                write_atomic(cell_fd, "record.json", json.dumps(record, indent=2).encode() + b"\n")
+                current = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
+                if not os.path.samestat(found, current):  # an fsync is long enough for somebody to put things right
+                    raise OSError(errno.EBUSY, "something else is there by now", path)
+                os.rename(name, "item", src_dir_fd=from_fd, dst_dir_fd=cell_fd)
+            except (OSError, UnsafePath):
+                with suppress(OSError):
+                    os.unlink("record.json", dir_fd=cell_fd)
+                with suppress(OSError):
+                    os.rmdir(cell, dir_fd=quarantine_fd)
+                raise
             sync_directory(cell_fd)
+        sync_directory(quarantine_fd)
         sync_directory(from_fd)
     return f"{QUARANTINE}/{cell}/item"
+
+
+def _record(path: str, found: os.stat_result, *, kind: str, reason: str, now: float) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "path": printable(path),
+        "name": printable(path.rpartition("/")[2]),
+        "kind": kind,
+        "reason": reason,
+        "at": datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z"),
+        "type": describe(found),
+        "mode": octal(found.st_mode),
+        "uid": found.st_uid,
+        "gid": found.st_gid,
+        "bytes": found.st_size,
+    }
 
 
 def describe(found: os.stat_result) -> str:
@@ -116,41 +139,53 @@ def _beneath_or_self(fd: int, path: str) -> Iterator[int]:
         yield found
 
 
-@contextmanager
-def _cell(root_fd: int, now: float) -> Iterator[tuple[int, str]]:
-    """A new, empty directory in the quarantine: `20261123T035000Z`, with `-1`, `-2` … when there is one already."""
+def _new_cell(quarantine_fd: int, now: float) -> str:
+    """Make an empty directory in the quarantine: `20261123T035000Z`, with `-1`, `-2` … when there is one already."""
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    with _quarantine_directory(root_fd) as quarantine_fd:
-        number = 0
-        while True:
-            cell = f"{stamp}-{number}" if number else stamp
-            try:
-                os.mkdir(cell, 0o700, dir_fd=quarantine_fd)
-                break
-            except FileExistsError:
-                number += 1
-        with pinned(cell, quarantine_fd) as cell_fd:
-            yield cell_fd, cell
-        sync_directory(quarantine_fd)
+    number = 0
+    while True:
+        cell = f"{stamp}-{number}" if number else stamp
+        try:
+            os.mkdir(cell, 0o700, dir_fd=quarantine_fd)
+        except FileExistsError:
+            number += 1
+        else:
+            return cell
 
 
 @contextmanager
 def _quarantine_directory(root_fd: int) -> Iterator[int]:
     """`.quarantine`, made if need be. What stands in its way is renamed beside it."""
-    with suppress(FileExistsError):
-        os.mkdir(QUARANTINE, 0o700, dir_fd=root_fd)
+    made = _made(root_fd)
     found = os.stat(QUARANTINE, dir_fd=root_fd, follow_symlinks=False)
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(found.st_mode) or os.geteuid() not in (0, found.st_uid):
         number = 1
         while _exists(f"{QUARANTINE}.obstruction-{number}", root_fd):
             number += 1
         aside = f"{QUARANTINE}.obstruction-{number}"
         os.rename(QUARANTINE, aside, src_dir_fd=root_fd, dst_dir_fd=root_fd)
-        os.mkdir(QUARANTINE, 0o700, dir_fd=root_fd)
-    with pinned(QUARANTINE, root_fd) as fd:
-        if os.fstat(fd).st_mode & 0o077:
+        made = _made(root_fd)
+    with beneath(root_fd, QUARANTINE) as fd:
+        if stat.S_IMODE(os.fstat(fd).st_mode) != 0o700:
             set_mode(fd, 0o700)
+        if made:
+            _hand_over(root_fd, fd)
         yield fd
+
+
+def _made(root_fd: int) -> bool:
+    try:
+        os.mkdir(QUARANTINE, 0o700, dir_fd=root_fd)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _hand_over(root_fd: int, fd: int) -> None:
+    """As root, give a new directory to the tree's owner: what `sudo` puts into quarantine is the user's to remove."""
+    if os.geteuid() == 0:
+        above = os.fstat(root_fd)
+        give_away(fd, above.st_uid, above.st_gid)
 
 
 def _exists(name: str, dir_fd: int) -> bool:
