@@ -2,11 +2,16 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from symbiont_datad.errors import Locked
+
+_TRIES = 5
+_PAUSE_S = 0.02
+"""`holder` looks at a lock by taking it for an instant; whoever comes in that instant must not be refused."""
 
 
 @contextmanager
@@ -21,10 +26,14 @@ def hold(path: Path, what: str) -> Iterator[None]:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _locked(what, _pid(os.pread(fd, 32, 0))) from None
+        for attempt in range(_TRIES):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == _TRIES - 1:
+                    raise _locked(what, _pid(os.pread(fd, 32, 0))) from None
+                time.sleep(_PAUSE_S)
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         yield
@@ -61,15 +70,21 @@ class DirectoryLock:
         self._fd = -1
 
     def take(self) -> None:
-        """Lock the directory that has the path now. Raises Locked; file systems without locks are let pass."""
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        """Lock the directory that has the path now. Raises Locked.
+
+        What can't be locked is let pass: a directory that isn't there or can't be read, and file systems without locks.
+        """
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
         try:
             if self._fd >= 0 and os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
                 os.close(fd)
                 return
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = _flock_holder(os.fstat(fd).st_ino)
+            pid = _flock_holder(os.fstat(fd))
             os.close(fd)
             raise _locked(self._what, pid) from None
         except OSError:  # NFS and friends: no flock on a directory
@@ -93,13 +108,17 @@ def _pid(text: bytes) -> int | None:
     return int(text) if text.strip().isdigit() else None
 
 
-def _flock_holder(inode: int) -> int | None:
-    """Who holds a flock on the inode, by /proc/locks: `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`."""
+def _flock_holder(found: os.stat_result) -> int | None:
+    """Who holds a flock on a file, by /proc/locks: `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`.
+
+    Where stat(2) tells another device than that file tells (btrfs, overlays), nobody is named.
+    """
+    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     try:
         with open("/proc/locks", encoding="ascii") as file:
             for line in file:
                 fields = line.split()
-                if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
+                if fields[1] == "FLOCK" and fields[5] == wanted:
                     return int(fields[4]) or None
     except (OSError, ValueError, IndexError):
         pass
