@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -40,9 +41,10 @@ class Timetable:
 
     def next_run(self, now: datetime) -> datetime:
         """The first time after `now` that the table asks for, given that the job ran just now; jitter not counted."""
+        now = now.astimezone(UTC)  # arithmetic on local times goes wrong where the clock is set back
         if self.cron is not None:
-            following: datetime = CronTrigger.from_crontab(self.cron).get_next_fire_time(None, now + _TICK)
-            return following
+            found = (_next_match(trigger, now + _TICK, self.cron) for trigger in _cron_triggers(self.cron))
+            return min((at for at in found if at is not None), default=now + _NEVER)
         return now + timedelta(seconds=self.every_s or 0.0)
 
     def due(self, last_success: float | None, now: datetime) -> datetime:
@@ -57,6 +59,58 @@ class Timetable:
 
 
 _TICK = timedelta(microseconds=1)
+_NEVER = timedelta(days=36500)
+_MONTHS = ("", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+
+
+@lru_cache(maxsize=16)
+def _cron_triggers(expression: str) -> tuple[CronTrigger, ...]:
+    """Triggers that together mean what crontab(5) says; APScheduler reads several things differently.
+
+    It counts weekdays from Monday, knows no steps between names, refuses steps that are larger than the range, and
+    wants the day of the month and the weekday to match where cron wants one of them.
+    """
+    minute, hour, day, month, weekday = expression.lower().split()
+    times = {
+        "minute": _listed(minute, 0, 59),
+        "hour": _listed(hour, 0, 23),
+        "month": _listed(month, 1, 12, _MONTHS),
+    }
+    days = "*" if day == "*" else _listed(day, 1, 31)
+    numbers = [] if weekday == "*" else _listed(weekday, 0, 7, _WEEKDAYS).split(",")
+    weekdays = ",".join(sorted({_WEEKDAYS[int(number) % 7] for number in numbers})) or "*"
+    if day.startswith("*") or weekday.startswith("*"):
+        return (CronTrigger(**times, day=days, day_of_week=weekdays),)
+    return CronTrigger(**times, day=days), CronTrigger(**times, day_of_week=weekdays)
+
+
+def _next_match(trigger: CronTrigger, now: datetime, expression: str) -> datetime | None:
+    """The first match at or after `now`, in UTC; None when there is none.
+
+    A time of day that summer time skips is made up for an hour later; one that comes twice counts the first time,
+    unless the job runs every hour anyway (as cron(8) of Debian says under "NOTES").
+    """
+    found: datetime | None = trigger.get_next_fire_time(None, now)
+    while found is not None and found.fold and not expression.split()[1].startswith("*"):
+        found = trigger.get_next_fire_time(None, found.astimezone(UTC) + _TICK)
+    return found.astimezone(UTC) if found is not None else None
+
+
+def _listed(field: str, low: int, high: int, names: tuple[str, ...] = ()) -> str:
+    """One field as the list of its numbers: `1,3,5` for `1-5/2` or `mon-fri/2`."""
+
+    def number(text: str) -> int:
+        return names.index(text) if text in names else int(text)
+
+    found: set[int] = set()
+    for part in field.split(","):
+        span, _, step = part.partition("/")
+        first, _, last = span.partition("-")
+        lowest = low if first == "*" else number(first)
+        end = number(last) if last else high if first == "*" or step else lowest
+        found.update(range(lowest, end + 1, int(step or 1)))
+    return ",".join(map(str, sorted(found)))
 
 
 class _Trigger(BaseTrigger):  # type: ignore[misc]  # apscheduler has no types
@@ -74,13 +128,17 @@ class _Trigger(BaseTrigger):  # type: ignore[misc]  # apscheduler has no types
 
 
 class Schedule:
-    """Runs jobs by their timetables: `run(name)` is called in a thread and returns when the job has ended."""
+    """Runs jobs by their timetables: `run(name)` is called in a thread and returns when the job has ended.
 
-    def __init__(self, run: Callable[[str], None]) -> None:
+    `clock` tells the wall clock's time, in seconds since the epoch.
+    """
+
+    def __init__(self, run: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
         self._run = run
+        self._clock = clock
         self._tables: dict[str, Timetable] = {}
         self._scheduler: Any = None
-        self._clocks = time.time(), time.monotonic()
+        self._clocks = self._clock(), time.monotonic()
         self.beat = time.monotonic()
 
     def start(self, tables: Iterable[Timetable], last_successes: Mapping[str, float]) -> list[str]:
@@ -91,7 +149,7 @@ class Schedule:
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
             timezone=UTC,
         )
-        now = datetime.now(UTC)
+        now = self._now()
         late = []
         for table in self._tables.values():
             last = last_successes.get(table.job)
@@ -101,14 +159,14 @@ class Schedule:
             self._scheduler.add_job(self._run, _Trigger(table), [table.job], id=table.job, next_run_time=due)
         beat = _Trigger(Timetable("beat", every_s=_BEAT_S))
         self._scheduler.add_job(self._beat, beat, id=_BEAT, executor="beat", next_run_time=now)
-        self._clocks = time.time(), time.monotonic()
+        self._clocks = self._clock(), time.monotonic()
         self.beat = time.monotonic()
         self._scheduler.start()
         return late
 
     def reload(self, tables: Iterable[Timetable], last_successes: Mapping[str, float]) -> None:
         """Go by other timetables. A job that is running runs on."""
-        now = datetime.now(UTC)
+        now = self._now()
         new = {table.job: table for table in tables}
         for name in self._tables.keys() - new.keys():
             self._scheduler.remove_job(name)
@@ -133,12 +191,12 @@ class Schedule:
     def check_clock(self) -> float:
         """Set the schedule right after sleep or a change of the clock; hand back by how many seconds the wall clock
         jumped (0.0 if it didn't, negative if it went back)."""
-        wall, monotonic = time.time(), time.monotonic()
+        wall, monotonic = self._clock(), time.monotonic()
         jump = (wall - self._clocks[0]) - (monotonic - self._clocks[1])
         self._clocks = wall, monotonic
         if abs(jump) < _JUMP_S:
             return 0.0
-        now = datetime.now(UTC)
+        now = self._now()
         for job in self._scheduler.get_jobs():
             latest = job.trigger.get_next_fire_time(None, now)
             if job.next_run_time is None or job.next_run_time > latest:  # the clock went back: it would stall
@@ -155,6 +213,9 @@ class Schedule:
             for job in self._scheduler.get_jobs()
             if job.id != _BEAT and job.next_run_time is not None
         }
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
 
     def _beat(self) -> None:
         self.beat = time.monotonic()
