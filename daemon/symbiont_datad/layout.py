@@ -5,7 +5,7 @@ job in a child process gets it without loading the settings.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -155,6 +155,9 @@ def layout_of(settings: "Settings") -> Layout:
     for extra in settings.layout.directory:
         mode = extra.mode if extra.mode is not None else _mode(settings, extra.path)
         rows[extra.path] = Directory(extra.path, mode, extra.purpose, extra.open)
+    for extra in settings.layout.directory:
+        for step in _steps(extra.path):  # what is declared below `archives/` is made, and so archives must be
+            rows[step] = replace(rows[step], required=True)
     uid, gid = settings.owner_ids()
     return Layout(
         root=resolve(str(settings.root_data_dir)),
