@@ -7,7 +7,7 @@ permission on it, and can't be replaced under us. Elsewhere (macOS) the director
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from symbiont_datad.errors import UnsafePath
@@ -83,8 +83,8 @@ def set_owner(fd: int, uid: int, gid: int) -> None:
 def give_away(fd: int, uid: int, gid: int) -> None:
     """Change the owner of a directory that we have just made; -1 leaves one of the two as it is.
 
-    Whoever can write to the directory above could have put another one in its place since. So only an empty directory of
-    ours is given away: never one of root's with something in it.
+    Whoever can write to the directory above could have put another one in its place since. So only an empty directory
+    of ours is given away: never one of root's with something in it.
 
     Raises UnsafePath.
     """
@@ -103,18 +103,18 @@ def sync_directory(fd: int) -> None:
         os.fsync(open_fd)
 
 
-def refuse_untrusted(directory: os.stat_result, child: os.stat_result | None, name: str) -> None:
-    """As root, refuse to go from `directory` to its `child` when another user could have put the child there.
+def refuse_untrusted(directory: os.stat_result, owner: int | None, name: str) -> None:
+    """As root, refuse to go from `directory` to a child of that `owner` when another user could have put it there.
 
     A directory that everybody can write to is trusted only if it is sticky (like /tmp) and the child belongs to root or
-    to the directory's own owner. `child` is None when it is yet to be made. For every other user the kernel's own
-    permission checks are the guard, and nothing is refused.
+    to the directory's own owner; `owner` is None when the child is yet to be made. For every other user the kernel's
+    own permission checks are the guard, and nothing is refused.
 
     Raises UnsafePath.
     """
     if os.geteuid() != 0 or not directory.st_mode & stat.S_IWOTH:
         return
-    if directory.st_mode & stat.S_ISVTX and (child is None or child.st_uid in (0, directory.st_uid)):
+    if directory.st_mode & stat.S_ISVTX and owner in (None, 0, directory.st_uid):
         return
     raise UnsafePath(
         f"{name}: lies in a directory that everybody can write to ({octal(directory.st_mode)}), "
@@ -222,7 +222,7 @@ def _descend(path: str, *, make: bool = False) -> Iterator[int]:
             os.close(current)
             current = following
             child = os.fstat(current)
-            refuse_untrusted(held, child, path)
+            refuse_untrusted(held, child.st_uid, path)
             held = child
         yield current
     finally:

@@ -1,5 +1,6 @@
 """Not fighting: when something keeps undoing a repair, it is made less and less often."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -10,9 +11,12 @@ _LONGEST_DELAY_S = 60.0
 
 @dataclass
 class _Trouble:
+    """A path that is repaired. With a `delay_s` it is held back; then `refused` says that it still needs a repair."""
+
     repairs: deque[float] = field(default_factory=deque)
     delay_s: float = 0.0
     until: float = 0.0
+    refused: bool = False
 
 
 class Backoff:
@@ -31,28 +35,34 @@ class Backoff:
         trouble = self._troubles.setdefault(path, _Trouble())
         while trouble.repairs and trouble.repairs[0] <= now - _WINDOW_S:
             trouble.repairs.popleft()
-        if trouble.delay_s:
-            if now < trouble.until:
-                return False
-            trouble.delay_s = min(2 * trouble.delay_s, _LONGEST_DELAY_S)
-            trouble.until = now + trouble.delay_s
-            return True
-        if len(trouble.repairs) < self.limit:
+        if not trouble.delay_s and len(trouble.repairs) < self.limit:
             trouble.repairs.append(now)
             return True
-        trouble.delay_s = _FIRST_DELAY_S
-        trouble.until = now + trouble.delay_s
-        return False
+        allowed = bool(trouble.delay_s) and now >= trouble.until
+        if allowed or not trouble.delay_s:
+            trouble.delay_s = min(2 * trouble.delay_s, _LONGEST_DELAY_S) or _FIRST_DELAY_S
+            trouble.until = now + trouble.delay_s
+        trouble.refused = not allowed
+        return allowed
 
-    def waiting(self) -> dict[str, float]:
-        """The paths that are held back, each with the time until when."""
-        return {path: trouble.until for path, trouble in self._troubles.items() if trouble.delay_s}
+    def next_due(self) -> float:
+        """When the first path that was refused may be repaired; infinity when none was."""
+        return min((trouble.until for trouble in self._troubles.values() if trouble.refused), default=math.inf)
+
+    def due(self, now: float) -> list[str]:
+        """The paths that were refused and may be repaired now. Each is named once: who asks must look at it."""
+        found = [path for path, trouble in self._troubles.items() if trouble.refused and trouble.until <= now]
+        for path in found:
+            self._troubles[path].refused = False
+        return found
 
     def calmed(self, now: float) -> list[str]:
         """Forget the paths that have been quiet for long enough; hand back those that were held back."""
-        quiet = [
-            path
-            for path, trouble in self._troubles.items()
-            if (now >= trouble.until + _WINDOW_S if trouble.delay_s else trouble.repairs[-1] <= now - _WINDOW_S)
-        ]
+        quiet = [path for path, trouble in self._troubles.items() if now >= _WINDOW_S + _last(trouble)]
         return [path for path in quiet if self._troubles.pop(path).delay_s]
+
+
+def _last(trouble: _Trouble) -> float:
+    if trouble.delay_s:
+        return math.inf if trouble.refused else trouble.until
+    return trouble.repairs[-1]

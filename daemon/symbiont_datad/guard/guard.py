@@ -1,5 +1,6 @@
 """The loop in which hints and the periodic scan meet."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -10,7 +11,8 @@ from symbiont_datad.fsops.mount import is_mount_point
 from symbiont_datad.guard import watch
 from symbiont_datad.guard.backoff import Backoff
 from symbiont_datad.guard.hints import PARENT, Batch, Hints
-from symbiont_datad.guard.reconcile import EVERYTHING, Reconciliation, Scope, reconcile
+from symbiont_datad.guard.reconcile import Reconciliation, reconcile
+from symbiont_datad.guard.scope import EVERYTHING, Scope, covers
 from symbiont_datad.layout import Layout
 from symbiont_datad.report import Action, Finding, Severity, printable
 
@@ -43,14 +45,14 @@ Tell = Callable[[Report], None]
 class Guard:
     """Keeps the layout. `tell` gets a report of everything that it does and must return at once.
 
-    `on_root` is called whenever the root directory was made anew.
+    `on_root` is called, in the guard's thread, whenever the root may be another directory than it was.
     """
 
     def __init__(
         self, layout: Layout, settings: GuardSettings, tell: Tell, on_root: Callable[[], None] = lambda: None
     ) -> None:
-        self._layout = layout
-        self._settings = settings
+        self._wanted = layout, settings
+        self._layout, self._settings = self._wanted
         self._tell = tell
         self._on_root = on_root
         self._hints = Hints()
@@ -61,9 +63,9 @@ class Guard:
         self._next_scan = 0.0
         self._held_for = ""
         self._complaints: dict[tuple[str, str], str] = {}
-        self._backed_off: set[str] = set()
-        self._unwatchable = ""
-        self._created = False
+        self._backed_off: frozenset[str] = frozenset()
+        self._unwatchable: dict[str, str] = {}
+        self._rooted = False
         self.beat = time.monotonic()
 
     # The life of the guard
@@ -75,14 +77,14 @@ class Guard:
         """
         self._refuse_unmounted()
         # Deep in open directories there may be many; the first turn of the loop looks at them, after start.
-        result = reconcile(self._layout, {"": False}, now=time.time(), fresh=True)
-        self._created = True
-        self._report(result)
+        scope = {"": False}
+        result = reconcile(self._layout, scope, now=time.time(), fresh=True)
+        self._report(result, scope)
         return result
 
     def start(self) -> None:
         """Watch, and run the loop in a thread of its own."""
-        self._follow(_unwatched(self._layout, (), True))
+        self._follow(_unwatched(self._layout, (), everything=True))
         self._next_scan = time.monotonic()
         self._start_thread()
 
@@ -101,13 +103,8 @@ class Guard:
 
     def reload(self, layout: Layout, settings: GuardSettings) -> None:
         """Go by another layout and other settings from the next turn on; the root must be the same."""
-        self._layout = layout
-        if settings.watch != self._settings.watch and self._watcher is not None:
-            self._watcher.stop()
-            self._watcher = None
-        self._settings = settings
-        self._backoff.limit = settings.backoff_after
-        self._hints.add_everything(unwatched=True)
+        self._wanted = layout, settings
+        self._hints.add_everything()
 
     def revive(self) -> bool:
         """Start the loop again if its thread has died; True if it had."""
@@ -126,15 +123,14 @@ class Guard:
 
     def keeping(self) -> bool:
         """Whether the tree is there and kept, not held."""
-        return self._created and not self._held_for
+        return self._rooted and not self._held_for
 
     def warnings(self) -> list[str]:
         """What a person should know, in sentences."""
         found = [f"the tree is held: {self._held_for}"] if self._held_for else []
         if self._settings.watch != "off" and (self._watcher is None or not self._watcher.alive()):
             found.append("the watcher is down: repairs wait for the next reconcile")
-        if self._unwatchable:
-            found.append(self._unwatchable)
+        found += sorted(set(self._unwatchable.values()))
         found += [
             f"{printable(path) or 'the root'} is repaired less often: something keeps undoing it"
             for path in sorted(self._backed_off)
@@ -157,11 +153,11 @@ class Guard:
     def _patience(self) -> float:
         """How long to wait for hints, in seconds."""
         now = time.monotonic()
-        due = [self._next_scan, now + _TURN_S, *self._backoff.waiting().values()]
-        return max(min(due) - now, 0.0)
+        return max(min(self._next_scan, now + _TURN_S, self._backoff.next_due()) - now, 0.0)
 
     def _turn(self, batch: Batch) -> None:
         now = time.monotonic()
+        self._take_settings()
         revived = self._revive_watcher()
         if batch.overflowed:
             self._tell(Report("watch_overflowed", {}))
@@ -169,14 +165,21 @@ class Guard:
         if batch.everything or revived or now >= self._next_scan:
             scope = EVERYTHING
             self._next_scan = now + self._settings.reconcile_interval_s
-        for path, until in self._backoff.waiting().items():
-            if until <= now and path not in scope:
-                scope = {**scope, path: False}
+        scope = {**dict.fromkeys(self._backoff.due(now), False), **scope}
         if scope:
-            self._keep(scope, rewatch=scope == EVERYTHING)
+            self._keep(scope, rewatch=scope.get("", False))
         for path in self._backoff.calmed(now):
-            self._backed_off.discard(path)
+            self._backed_off -= {path}
             self._tell(Report("repair_resumed", {"path": path}))
+
+    def _take_settings(self) -> None:
+        """Go by what `reload` was given. Only the guard's own thread does, so that a turn never sees two layouts."""
+        layout, settings = self._wanted
+        if settings.watch != self._settings.watch and self._watcher is not None:
+            self._watcher.stop()
+            self._watcher = None
+        self._layout, self._settings = layout, settings
+        self._backoff.limit = settings.backoff_after
 
     def _keep(self, scope: Scope, *, rewatch: bool) -> None:
         """Reconcile; then watch what is new, and look into that once more, as it may have changed before the watch."""
@@ -193,10 +196,9 @@ class Guard:
                 self._hold(str(error))
                 return
             self._release()
-            self._created = True
-            self._report(result, complete=scope == EVERYTHING)
-            new = () if rewatch else (*result.appeared, *(path for path, deep in scope.items() if deep))
-            scope = dict.fromkeys(self._follow(_unwatched(self._layout, new, rewatch)), True)
+            self._report(result, scope)
+            new = (*result.appeared, *(path for path, deep in scope.items() if deep))
+            scope = dict.fromkeys(self._follow(_unwatched(self._layout, new, everything=rewatch)), True)
             if not scope:
                 return
             rewatch = False
@@ -204,7 +206,7 @@ class Guard:
     def _allow(self, path: str) -> bool:
         allowed = self._backoff.allow(path, time.monotonic())
         if not allowed and path not in self._backed_off:
-            self._backed_off.add(path)
+            self._backed_off |= {path}
             self._tell(
                 Report(
                     "repair_backed_off",
@@ -225,14 +227,15 @@ class Guard:
         try:
             if self._watcher is None:
                 self._watcher = watch.start(self._settings.watch, self._layout.tree, self._hints)
-            appeared = self._watcher.follow(paths) if self._watcher is not None else []
-        except OSError as error:
-            if not self._unwatchable:
-                self._unwatchable = _watch_advice(error)
-                self._tell(Report("watch_failed", {"reason": self._unwatchable}))
-            return []
-        self._unwatchable = ""
-        return [path for path in appeared if path != PARENT]
+            followed = self._watcher.follow(paths) if self._watcher is not None else watch.Followed()
+        except (OSError, RuntimeError) as error:  # no more inotify instances, no more threads
+            followed = watch.Followed(failed=dict.fromkeys(paths, error))
+        known = set(self._unwatchable.values())
+        failed = {path: _watch_advice(error) for path, error in followed.failed.items()}
+        self._unwatchable = {path: why for path, why in self._unwatchable.items() if path not in paths} | failed
+        for reason in sorted(set(failed.values()) - known):
+            self._tell(Report("watch_failed", {"reason": reason}))
+        return [path for path in followed.new if path != PARENT]
 
     def _revive_watcher(self) -> bool:
         """Replace a watcher whose threads have died; True if it was so."""
@@ -250,7 +253,8 @@ class Guard:
         if not wanted:
             return
         root = self._layout.root
-        places = [wanted] if isinstance(wanted, str) else [root, root.rpartition("/")[0]]
+        above = root.rpartition("/")[0]
+        places = [wanted] if isinstance(wanted, str) else [root, above] if above else [root]
         if not any(is_mount_point(place) for place in places):
             raise TreeHeld(f"guard.require_mount: nothing is mounted at {' or '.join(places)}")
 
@@ -266,29 +270,27 @@ class Guard:
 
     # Telling
 
-    def _report(self, result: Reconciliation, *, complete: bool = False) -> None:
-        if "" in result.appeared:
+    def _report(self, result: Reconciliation, scope: Scope) -> None:
+        self._rooted = result.rooted
+        if result.rooted and (scope.get("") or "" in result.appeared):
             self._on_root()
         for action in result.actions:
             fields: dict[str, object] = {"path": action.path, "reason": action.reason}
             event = "tree_created" if action.kind == "directory_created" and not action.path else action.kind
             self._tell(Report(event, fields, action))
-        self._complain(result.failures, complete)
+        self._complain([failure for failure in result.failures if failure.severity != Severity.INFO], scope)
 
-    def _complain(self, failures: tuple[Finding, ...], complete: bool) -> None:
+    def _complain(self, failures: list[Finding], scope: Scope) -> None:
         """Say each failure once, and again only when it changes or has been away."""
-        current = {
-            (failure.kind, failure.path): failure.detail for failure in failures if failure.severity != Severity.INFO
-        }
         for failure in failures:
-            key = failure.kind, failure.path
-            if failure.severity != Severity.INFO and self._complaints.get(key) != failure.detail:
+            if self._complaints.get((failure.kind, failure.path)) != failure.detail:
                 event = failure.kind if failure.kind == "repair_refused" else "repair_failed"
                 self._tell(Report(event, {"path": failure.path, "reason": failure.detail}))
-        self._complaints = current if complete else {**self._complaints, **current}
+        elsewhere = {key: text for key, text in self._complaints.items() if not covers(scope, self._layout, key[1])}
+        self._complaints = elsewhere | {(failure.kind, failure.path): failure.detail for failure in failures}
 
 
-def _unwatched(layout: Layout, new: Iterable[str], everything: bool) -> list[str]:
+def _unwatched(layout: Layout, new: Iterable[str], *, everything: bool) -> list[str]:
     """The directories whose watches may have ended: all, or those at and below the `new` directories."""
     if everything:
         return [PARENT, *layout.watched]
@@ -300,8 +302,12 @@ def _unwatched(layout: Layout, new: Iterable[str], everything: bool) -> list[str
     ]
 
 
-def _watch_advice(error: OSError) -> str:
+def _watch_advice(error: OSError | RuntimeError) -> str:
+    if not isinstance(error, OSError):
+        return f"can't watch: {error}"
     advice = f"can't watch: {error.strerror or error}"
-    if error.errno in (24, 28):  # EMFILE: inotify instances, ENOSPC: inotify watches
+    if error.filename:
+        advice += f" ({printable(str(error.filename))})"
+    if error.errno in (errno.EMFILE, errno.ENOSPC):  # no more inotify instances; no more inotify watches
         advice += "; raise fs.inotify.max_user_instances or fs.inotify.max_user_watches (sysctl)"
     return advice

@@ -14,13 +14,12 @@ class Batch:
     """What came in since the last batch: paths, with true for those whose children matter too (see `Scope`).
 
     `everything` says that there was too much to tell, or that something was lost. `overflowed` says why: the kernel's
-    queue did overflow. `unwatched` says that a watch has ended.
+    queue did overflow.
     """
 
     paths: dict[str, bool] = field(default_factory=dict)
     everything: bool = False
     overflowed: bool = False
-    unwatched: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.paths) or self.everything
@@ -40,17 +39,16 @@ class Hints:
             batch = self._batch
             if batch.everything:
                 return
-            if len(batch.paths) >= _MOST:
-                self._batch = Batch({}, True, batch.overflowed, batch.unwatched)
+            if len(batch.paths) >= _MOST and path not in batch.paths:
+                self._batch = Batch({}, True, batch.overflowed)
             else:
                 batch.paths[path] = deep or batch.paths.get(path, False)
         self._some.set()
 
-    def add_everything(self, *, overflowed: bool = False, unwatched: bool = False) -> None:
+    def add_everything(self, *, overflowed: bool = False) -> None:
         """Hints were lost, or a watch was: all must be looked at."""
         with self._lock:
-            batch = self._batch
-            self._batch = Batch({}, True, batch.overflowed or overflowed, batch.unwatched or unwatched)
+            self._batch = Batch({}, True, self._batch.overflowed or overflowed)
         self._some.set()
 
     def wake(self) -> None:

@@ -7,14 +7,17 @@ grouper holds each rename out of a directory back for half a second. So this mod
 directory doesn't even wake that thread.
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
+from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.guard.hints import PARENT, Hints
+from symbiont_datad.guard.watch import Followed, follow_each
 
 _CHANGES = Mask(
     InotifyConstants.IN_ATTRIB
@@ -60,7 +63,7 @@ class _Watch:
         """The kernel has ended the watch: the directory is gone, or was unmounted."""
         if self.live:
             self.live = False
-            self.hints.add_everything(unwatched=True)
+            self.hints.add_everything()
 
     def on_queue_overflow(self) -> None:
         """The kernel has dropped events."""
@@ -78,8 +81,8 @@ class InotifyWatcher:
         self._inotify.name = "watch"
         self._inotify.start()
 
-    def follow(self, paths: Iterable[str]) -> list[str]:
-        return [path for path in paths if self._watch(path)]
+    def follow(self, paths: Iterable[str]) -> Followed:
+        return follow_each(paths, self._watch)
 
     def _watch(self, path: str) -> bool:
         try:
@@ -90,14 +93,25 @@ class InotifyWatcher:
                 if known is not None and known.live and known.identity == identity:
                     return False
                 self._drop(path)
-                watch = _Watch(path, os.fsencode(self._tree.name), self._hints, identity)
-                pinned_path = b"/proc/self/fd/%d" % fd
-                watch.descriptor = self._inotify.add_callback(pinned_path, _CHANGES, watch, watch.key)
-                self._watches[path] = watch
-        except (FileNotFoundError, NotADirectoryError):
+                self._watches[path] = self._add(path, fd, identity)
+        except (FileNotFoundError, NotADirectoryError, UnsafePath):
             self._drop(path)
             return False
         return True
+
+    def _add(self, path: str, fd: int, identity: tuple[int, int]) -> _Watch:
+        watch = _Watch(path, os.fsencode(self._tree.name), self._hints, identity)
+        pinned_path = b"/proc/self/fd/%d" % fd
+        try:
+            watch.descriptor = self._inotify.add_callback(pinned_path, _CHANGES, watch, watch.key)
+        except FileNotFoundError:
+            raise OSError(errno.ENOSYS, "/proc is not mounted") from None
+        if (
+            watch.descriptor < 0
+        ):  # watchdog passes EACCES over and keeps the callback: inotify needs to read what it watches
+            self._inotify.remove_callbacks([(watch.descriptor, watch.key)])
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return watch
 
     def _drop(self, path: str) -> None:
         watch = self._watches.pop(path, None)

@@ -6,8 +6,7 @@ import stat
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from symbiont_datad.errors import UnsafePath
-from symbiont_datad.fsops.root import Tree, pinned, set_mode, set_owner
+from symbiont_datad.fsops.root import Tree, give_away, pinned, refuse_other_mount, set_mode, set_owner
 from symbiont_datad.fsops.write import quarantine
 from symbiont_datad.guard.drift import wanted_mode
 from symbiont_datad.layout import Directory, Layout
@@ -21,20 +20,22 @@ def make_directory(parent_fd: int, name: str, row: Directory, layout: Layout) ->
 
     As root, with no owner declared, it belongs to the owner of the directory that it is in: an agent's own directory
     does not come back as root's.
+
+    Raises OSError or UnsafePath; the directory may be there by then, and the next pass puts it right.
     """
+    as_root = os.geteuid() == 0
     try:
-        os.mkdir(name, row.mode & 0o777, dir_fd=parent_fd)
+        os.mkdir(name, 0o700 if as_root else row.mode & 0o777, dir_fd=parent_fd)  # nobody enters until it has its owner
     except FileExistsError:
         return False
     with pinned(name, parent_fd) as fd:
-        made = os.fstat(fd)
         uid, gid = layout.uid, layout.gid
-        if os.geteuid() == 0:
+        if as_root:
             above = os.fstat(parent_fd)
             uid = above.st_uid if uid == -1 else uid
             gid = above.st_gid if gid == -1 else gid
-        if uid not in (-1, made.st_uid) or gid not in (-1, made.st_gid):
-            set_owner(fd, uid, gid)
+        give_away(fd, uid, gid)
+        made = os.fstat(fd)
         wanted = wanted_mode(row, made.st_mode)
         if stat.S_IMODE(made.st_mode) != wanted:
             set_mode(fd, wanted)
@@ -51,8 +52,8 @@ def repair(drift: Drift, row: Directory, layout: Layout, parent_fd: int, now: fl
     if drift.kind is DriftKind.MISSING or drift.kind is DriftKind.OBSTRUCTED:
         return _stand_up(drift, name, row, rule, layout, parent_fd, now, fresh)
     with pinned(name, parent_fd) as fd:
-        if os.fstat(fd).st_dev != os.fstat(parent_fd).st_dev and drift.path:
-            raise UnsafePath(f"{drift.path}: another file system is mounted there")
+        if drift.path:  # the root itself may well be a mount point
+            refuse_other_mount(parent_fd, fd, drift.path)
         if drift.kind is DriftKind.OWNER:
             set_owner(fd, layout.uid, layout.gid)
             return [Action("owner_restored", drift.path, rule, f"owner was {drift.found}, declared {drift.expected}")]

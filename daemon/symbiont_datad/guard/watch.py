@@ -7,10 +7,13 @@ On Linux `inotify` does it. Elsewhere, or when asked to poll, watchdog's own obs
 (polling doesn't see a mode) the periodic reconcile does.
 """
 
+import errno
 import logging
 import os
+import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from watchdog.events import DirCreatedEvent, DirMovedEvent, FileSystemEvent, FileSystemEventHandler
@@ -24,17 +27,25 @@ logging.getLogger("watchdog").addHandler(logging.NullHandler())
 _POLL_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What came of an attempt to watch directories: those that were not watched before, and those that can't be.
+
+    What is missing, or belongs to another mount, is in neither.
+    """
+
+    new: list[str] = field(default_factory=list)
+    failed: dict[str, OSError | RuntimeError] = field(default_factory=dict)
+
+
 class Watcher(Protocol):
     """Something that turns events into hints."""
 
-    def follow(self, paths: Iterable[str]) -> list[str]:
-        """Watch the directories at these paths, as they are now; hand back those that were not watched before.
-
-        Raises OSError when the system allows no more watches; the directories that are missing are passed over.
-        """
+    def follow(self, paths: Iterable[str]) -> Followed:
+        """Watch the directories at these paths, as they are now. Raises nothing."""
 
     def alive(self) -> bool:
-        """Whether all its threads run."""
+        """Whether its threads run."""
 
     def stop(self) -> None:
         """End the threads."""
@@ -49,6 +60,20 @@ def start(kind: str, tree: Tree, hints: Hints) -> Watcher | None:
 
         return InotifyWatcher(tree, hints)
     return ObserverWatcher(tree, hints, polling=kind == "polling")
+
+
+def follow_each(paths: Iterable[str], follow: Callable[[str], bool]) -> Followed:
+    """Follow one path after another, where `follow` tells whether the path was not watched before or raises OSError."""
+    followed = Followed()
+    for path in paths:
+        try:
+            if follow(path):
+                followed.new.append(path)
+        except OSError as error:
+            # A parent that may not be listed is common (/home), and the root's own watch tells when the root goes.
+            if path != PARENT or error.errno != errno.EACCES:
+                followed.failed[path] = error
+    return followed
 
 
 class _Handler(FileSystemEventHandler):
@@ -84,24 +109,23 @@ class ObserverWatcher:
         self._observer: BaseObserver = PollingObserver(timeout=_POLL_S) if polling else Observer()
         self._observer.start()
 
-    def follow(self, paths: Iterable[str]) -> list[str]:
-        return [path for path in paths if self._watch(path)]
+    def follow(self, paths: Iterable[str]) -> Followed:
+        return follow_each(paths, self._watch)
 
     def _watch(self, path: str) -> bool:
         root = self._tree.path
         absolute = os.path.dirname(root) if path == PARENT else os.path.join(root, path) if path else root
         try:
-            inode = os.lstat(absolute).st_ino
-        except OSError:
+            found = os.lstat(absolute)
+            known = self._watches.get(path)
+            if known is not None and known[1] == found.st_ino and known[0] in self._emitting():
+                return False
+            self._drop(path)  # scheduling the same directory again would hand back its dead emitter
+            if not stat.S_ISDIR(found.st_mode):
+                return False
+            self._watches[path] = self._observer.schedule(self._handler, absolute), found.st_ino
+        except (FileNotFoundError, NotADirectoryError):
             self._drop(path)
-            return False
-        known = self._watches.get(path)
-        if known is not None and known[1] == inode and known[0] in self._emitting():
-            return False
-        self._drop(path)  # scheduling the same directory again would hand back its dead emitter
-        try:
-            self._watches[path] = self._observer.schedule(self._handler, absolute), inode
-        except FileNotFoundError:
             return False
         return True
 
@@ -114,7 +138,8 @@ class ObserverWatcher:
             self._observer.unschedule(known[0])
 
     def alive(self) -> bool:
-        return self._observer.is_alive() and {watch for watch, _ in self._watches.values()} <= self._emitting()
+        # An emitter ends when its directory goes. It gets another when `follow` sees the directory again.
+        return self._observer.is_alive()
 
     def stop(self) -> None:
         self._observer.stop()
