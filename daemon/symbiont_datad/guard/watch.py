@@ -100,13 +100,15 @@ class ObserverWatcher:
 
     def __init__(self, tree: Tree, hints: Hints, *, polling: bool) -> None:
         from watchdog.observers import Observer
-        from watchdog.observers.polling import PollingObserver
+        from watchdog.observers.polling import PollingObserverVFS
 
         self._tree = tree
         self._handler = _Handler(tree, hints)
         self._hints = hints
         self._watches: dict[str, tuple[ObservedWatch, int]] = {}
-        self._observer: BaseObserver = PollingObserver(timeout=_POLL_S) if polling else Observer()
+        self._observer: BaseObserver = (
+            PollingObserverVFS(os.lstat, os.scandir, polling_interval=_POLL_S) if polling else Observer()
+        )
         self._observer.start()
 
     def follow(self, paths: Iterable[str]) -> Followed:
