@@ -10,8 +10,17 @@ from pathlib import Path
 from symbiont_datad.report import DriftKind
 
 
+def _instead(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Something else in the place of the directory."""
+
+    def act(path: Path) -> None:
+        path.rmdir()
+        make(path)
+
+    return act
+
+
 def _socket(path: Path) -> None:
-    path.rmdir()
     with socket.socket(socket.AF_UNIX) as listener:
         here = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -48,12 +57,12 @@ CAUSES = (
     Cause("rename away", DriftKind.MISSING, lambda path: path.rename(path.parent / "away")),
     Cause("rename far away", DriftKind.MISSING, lambda path: path.rename(path.parents[2] / "far-away")),
     Cause("rename over", DriftKind.MODE, _exchanged, polled=False),
-    Cause("a file", DriftKind.OBSTRUCTED, lambda path: (path.rmdir(), path.write_bytes(b"in the way"))),
-    Cause("a link", DriftKind.OBSTRUCTED, lambda path: (path.rmdir(), path.symlink_to(path.parents[2] / "elsewhere"))),
-    Cause("a dangling link", DriftKind.OBSTRUCTED, lambda path: (path.rmdir(), path.symlink_to("/nowhere/at/all"))),
-    Cause("a link to itself", DriftKind.OBSTRUCTED, lambda path: (path.rmdir(), path.symlink_to(path.name))),
-    Cause("a FIFO", DriftKind.OBSTRUCTED, lambda path: (path.rmdir(), os.mkfifo(path))),
-    Cause("a socket", DriftKind.OBSTRUCTED, _socket),
+    Cause("a file", DriftKind.OBSTRUCTED, _instead(lambda path: path.write_bytes(b"in the way"))),
+    Cause("a link", DriftKind.OBSTRUCTED, _instead(lambda path: path.symlink_to(path.parents[2] / "elsewhere"))),
+    Cause("a dangling link", DriftKind.OBSTRUCTED, _instead(lambda path: path.symlink_to("/nowhere/at/all"))),
+    Cause("a link to itself", DriftKind.OBSTRUCTED, _instead(lambda path: path.symlink_to(path.name))),
+    Cause("a FIFO", DriftKind.OBSTRUCTED, _instead(os.mkfifo)),
+    Cause("a socket", DriftKind.OBSTRUCTED, _instead(_socket)),
     Cause("chmod to nothing", DriftKind.MODE, lambda path: path.chmod(0), polled=False),
     Cause("chmod open", DriftKind.MODE, lambda path: path.chmod(0o777), polled=False),
     Cause("sticky", DriftKind.MODE, lambda path: path.chmod(0o1755), polled=False),

@@ -61,7 +61,12 @@ def test_nothing_is_lost_between_threads() -> None:
     """Of what four threads add while one takes, every path arrives."""
     hints = Hints()
     names = [[f"{thread}/{number}" for number in range(2000)] for thread in range(4)]
-    threads = [threading.Thread(target=lambda part=part: [hints.add(name) for name in part]) for part in names]
+
+    def add(part: list[str]) -> None:
+        for name in part:
+            hints.add(name)
+
+    threads = [threading.Thread(target=add, args=(part,)) for part in names]
     for thread in threads:
         thread.start()
     batches: list[Batch] = []
