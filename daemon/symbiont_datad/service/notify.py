@@ -5,6 +5,9 @@ import time
 
 from sdnotify import SystemdNotifier
 
+_PATIENCE_S = 1.0
+"""A service manager that doesn't read must not keep the daemon from ending; what it doesn't take is dropped."""
+
 
 class Notifier:
     """Speaks to `$NOTIFY_SOCKET`; says nothing where there is none.
@@ -14,6 +17,8 @@ class Notifier:
 
     def __init__(self) -> None:
         self._notifier = SystemdNotifier()
+        if self._notifier.socket is not None:
+            self._notifier.socket.settimeout(_PATIENCE_S)
         self._status = ""
 
     def ready(self, status: str) -> None:
