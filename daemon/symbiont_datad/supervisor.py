@@ -7,7 +7,9 @@ shutdown   STOPPING=1 → no more jobs → end those that run → guard → ledg
 
 import os
 import queue
+import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,8 +49,7 @@ class Supervisor:
 
     def __init__(self, load: "Callable[[], Settings]") -> None:
         self._load = load
-        self._stop = threading.Event()
-        self._wake = threading.Event()
+        self._stopping = False
         self._reload = False
         self._notifier = Notifier()
         self._children: dict[str, Child] = {}
@@ -58,6 +59,7 @@ class Supervisor:
 
     def run(self) -> ExitCode:
         """Keep the tree until a signal says to stop. Raises SettingsError or Locked when it can't begin."""
+        _open_standard_streams()
         with self._signals(), ExitStack() as stack:
             self._startup(stack)
             self._main_loop()
@@ -119,11 +121,7 @@ class Supervisor:
     def _main_loop(self) -> None:
         interval = watchdog_interval()
         turn_s = min(_TURN_S, interval / 3) if interval else _TURN_S
-        while not self._stop.is_set():
-            self._wake.wait(turn_s)
-            self._wake.clear()
-            if self._stop.is_set():
-                return
+        while not self._wait(turn_s):
             if self._reload:
                 self._reload = False
                 self._read_settings_again()
@@ -140,17 +138,23 @@ class Supervisor:
             if time.monotonic() - self._state_written > _STATE_EVERY_S:
                 self._write_state()
 
+    def _wait(self, timeout_s: float) -> bool:
+        """Wait until a signal comes, but no longer than that; true when it is time to end."""
+        if not self._stopping and select.select([self._signalled], [], [], timeout_s)[0]:
+            os.read(self._signalled, 4096)
+        return self._is_stopping()
+
     def _read_settings_again(self) -> None:
         self._notifier.reloading()
         try:
             settings = self._load()
             self._refuse_moved(settings)
-        except SettingsError as error:
+            jobs = job_settings(settings)
+        except (SettingsError, OSError, ValueError) as error:
             emit("settings_refused", reason=str(error))
         else:
-            self._settings = settings
+            self._settings, self._jobs = settings, jobs
             events.configure(settings.logging.format, settings.logging.level)
-            self._jobs = job_settings(settings)
             self._guard.reload(self._jobs.layout, _guard_settings(settings))
             self._schedule.reload(_timetables(settings), self._last_successes())
             emit("settings_reloaded")
@@ -164,12 +168,17 @@ class Supervisor:
 
     # Jobs
 
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
     def _run_job(self, name: str) -> None:
         """Called by the schedule in a thread of its own."""
-        if self._stop.is_set():
+        if self._is_stopping():
             return
         try:
             child = self._children[name] = Child(name, self._jobs)
+            if self._is_stopping():  # `_end_jobs` may not have seen it
+                child.stop()
             try:
                 report = child.wait()
             finally:
@@ -180,6 +189,8 @@ class Supervisor:
         except OSError as error:  # no process, no memory: the next run may have more luck
             emit("job_failed", job=name, reason=str(error))
             self._failing[name] = str(error)
+            return
+        if self._is_stopping():  # it was asked to end, and did not have to leave a report
             return
         if report.outcome is Outcome.FAILED:
             if report.lost:  # nobody else has said so
@@ -249,27 +260,36 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT stop gracefully, and at once the second time; SIGHUP reads the settings again."""
+        """SIGTERM and SIGINT stop gracefully, and at once the second time; SIGHUP reads the settings again.
+
+        A handler may interrupt any line of the main thread, so it takes no lock (not even that of an Event): it sets
+        a flag, and the pipe that Python writes the signal's number to ends the wait.
+        """
 
         def stop(number: int, _frame: FrameType | None) -> None:
-            if self._stop.is_set():
+            if self._stopping:
                 for child in list(self._children.values()):
                     child.kill()
                 os._exit(128 + number)
-            self._stop.set()
-            self._wake.set()
+            self._stopping = True
 
         def reload(_number: int, _frame: FrameType | None) -> None:
             self._reload = True
-            self._wake.set()
 
         handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+        self._signalled, written = os.pipe()
+        for fd in (self._signalled, written):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(written, warn_on_full_buffer=False)
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(-1)
+            os.close(self._signalled)
+            os.close(written)
 
 
 @contextmanager
@@ -322,6 +342,17 @@ def _timetables(settings: "Settings") -> tuple[Timetable, ...]:
         Timetable("clean", settings.schedule.retention_interval, jitter_s=jitter),
         Timetable("usage", settings.schedule.usage_interval, jitter_s=jitter),
     )
+
+
+def _open_standard_streams() -> None:
+    """Give the process the standard streams that it was started without; else a ledger would become "stderr"."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is `fd`
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # open until the end
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _reap_orphans(ours: set[int]) -> None:
