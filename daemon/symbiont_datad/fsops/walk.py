@@ -62,6 +62,7 @@ def walk(
     """
     mounts = mounts_below(tree.path)
     skip = {QUARANTINE, *mounts}
+    new = tuple.__new__  # a named tuple's own is written in Python, and this is called for each file
 
     def descend(fd: int, prefix: str, depth: int) -> Iterator[Entry]:
         folders: list[str] = []
@@ -80,16 +81,19 @@ def walk(
                     if found.st_dev == device and prefix + name not in skip:
                         folders.append(name)
                     continue
-                yield Entry(
-                    prefix + name,
-                    found.st_mode,
-                    found.st_size,
-                    found.st_mtime_ns,
-                    found.st_atime_ns,
-                    found.st_ino,
-                    found.st_nlink,
-                    found.st_uid,
-                    found.st_gid,
+                yield new(
+                    Entry,
+                    (
+                        prefix + name,
+                        found.st_mode,
+                        found.st_size,
+                        found.st_mtime_ns,
+                        found.st_atime_ns,
+                        found.st_ino,
+                        found.st_nlink,
+                        found.st_uid,
+                        found.st_gid,
+                    ),
                 )
         for name in folders:
             below = prefix + name

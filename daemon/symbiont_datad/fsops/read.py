@@ -1,0 +1,30 @@
+"""Reading files that others write to: nothing but regular files is opened, and no link is followed."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CHUNK = 256 * 1024
+"""How many bytes are read at a time."""
+
+
+@contextmanager
+def opened_regular(name: str, dir_fd: int) -> Iterator[int]:
+    """The descriptor of the regular file `name` in a pinned directory, open for reading.
+
+    Neither a FIFO nor a device with that name makes this wait. Raises OSError, also for what is no regular file.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(f"{name} is no regular file; not read")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def chunks(fd: int) -> Iterator[bytes]:
+    """What is left to read, `CHUNK` bytes at a time."""
+    while data := os.read(fd, CHUNK):
+        yield data
