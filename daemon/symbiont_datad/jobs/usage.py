@@ -1,0 +1,76 @@
+"""Usage: what the tree holds, by category, and what its file system has left. The modes of files share the walk."""
+
+import os
+from collections import Counter
+
+from symbiont_datad.fsops.root import QUARANTINE, readable
+from symbiont_datad.fsops.walk import walk
+from symbiont_datad.jobs.context import JobContext
+from symbiont_datad.jobs.permissions import FileKeeper
+from symbiont_datad.layout import Category
+from symbiont_datad.ledger import SpacePoint, UsagePoint
+from symbiont_datad.report import Finding, JobReport, Outcome, Severity
+
+_QUARANTINE = "quarantine"
+
+
+def usage(context: JobContext) -> JobReport:
+    """Measure the tree, and put right the modes and owners of files where the settings declare any.
+
+    Sizes are what the files say (`st_size`), in bytes. A file with several names counts once for each. Counts: `files`,
+    `bytes`; `checked` is what the declared modes and owners were compared with.
+    """
+    layout = context.layout
+    findings: list[Finding] = []
+    files: Counter[str] = Counter(dict.fromkeys(Category, 0))
+    sizes: Counter[str] = Counter()
+    keeper = FileKeeper(context)
+
+    def unread(path: str, error: OSError) -> None:
+        detail = error.strerror or str(error)
+        findings.append(Finding("unread", path, Severity.WARNING, detail, "let the daemon's user read it"))
+
+    folder, category = None, Category.OTHER
+    for entry in walk(layout.tree, on_error=unread):
+        if context.stopping():
+            break
+        if (parent := entry.path.rpartition("/")[0]) != folder:
+            folder, category = parent, layout.category_of(parent or entry.path)
+        files[category] += 1
+        sizes[category] += entry.size
+        if keeper.keeps:
+            keeper.look_at(entry)
+    for entry in walk(layout.tree, QUARANTINE, on_error=unread):
+        files[_QUARANTINE] += 1
+        sizes[_QUARANTINE] += entry.size
+    keeper.finish()
+    findings += keeper.findings
+    interrupted = context.stopping()
+    if not context.dry_run and not interrupted:
+        points = [UsagePoint(context.now, name, files[name], sizes[name]) for name in files]
+        context.ledger.record_usage(points, _space(context))
+    left = any(finding.severity is not Severity.INFO for finding in findings)
+    return JobReport(
+        "usage",
+        Outcome.INTERRUPTED if interrupted else Outcome.LEFT if left else Outcome.DONE,
+        context.now,
+        0.0,
+        tuple(keeper.actions),
+        tuple(findings),
+        {"files": files.total(), "bytes": sizes.total(), "checked": keeper.checked},
+        actions_total=len(keeper.actions),
+        bytes_total=0,
+    )
+
+
+def _space(context: JobContext) -> SpacePoint:
+    """What the file system of the tree has left for those who are not root."""
+    with context.layout.tree.root() as root_fd, readable(".", root_fd) as fd:
+        found = os.fstatvfs(fd)
+    return SpacePoint(
+        context.now,
+        found.f_bavail * found.f_frsize,
+        found.f_blocks * found.f_frsize,
+        found.f_favail,
+        found.f_files,
+    )
