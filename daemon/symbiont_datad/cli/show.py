@@ -36,10 +36,10 @@ def on_terminal() -> bool:
 
 
 def quiet_log() -> None:
-    """For commands: only warnings are logged, to stderr, because the command itself prints what it did."""
+    """For commands: only errors are logged, to stderr, because the command itself prints what it did."""
     from symbiont_datad import events
 
-    events.configure("console", "warning", sys.stderr)
+    events.configure("console", "error", sys.stderr)
 
 
 def moment(at: float | None) -> str | None:
