@@ -64,6 +64,7 @@ class Supervisor:
             self._startup(stack)
             self._main_loop()
             self._notifier.stopping()
+            self._notifier.close()
         emit("daemon_stopped", ran_for_s=round(time.time() - self._started_at))
         return ExitCode.DONE
 

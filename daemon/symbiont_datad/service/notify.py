@@ -43,6 +43,12 @@ class Notifier:
         """Feed the watchdog."""
         self._send("WATCHDOG=1")
 
+    def close(self) -> None:
+        """Give up the socket."""
+        if self._notifier.socket is not None:
+            self._notifier.socket.close()
+            self._notifier.socket = None
+
     def _send(self, state: str) -> None:
         self._notifier.notify(state)
 
