@@ -47,16 +47,19 @@ def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None
 def append_line(dir_fd: int, name: str, line: bytes) -> None:
     """Append one line to a log file in a pinned directory, in one write; the file is made with mode 0600.
 
+    A line that a crash cut off before it stays a line of its own.
+
     Raises OSError when the name belongs to a link, to something that is no regular file, or to a file with another name
     elsewhere (a hard link).
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             raise OSError(errno.EPERM, f"not written to {describe(found)}", name)
-        os.write(fd, line)
+        cut_off = found.st_size > 0 and os.pread(fd, 1, found.st_size - 1) != b"\n"
+        os.write(fd, b"\n" + line if cut_off else line)
     finally:
         os.close(fd)
 
