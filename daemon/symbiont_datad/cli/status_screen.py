@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from symbiont_datad.cli.show import finding, finding_sentence, moment, on_terminal
+from symbiont_datad.cli.show import finding, moment, on_terminal
 from symbiont_datad.quantities import format_duration, format_size
 from symbiont_datad.report import Severity
 from symbiont_datad.status import Status
@@ -119,16 +119,24 @@ def _jobs(found: Status, now: float) -> Iterator[str]:
     yield ""
 
 
-_SHOWN = 10
+_SHOWN = 5
 
 
 def _findings(found: Status, now: float) -> Iterator[str]:
-    for one, seen in found.findings[:_SHOWN]:
-        yield f"{finding_sentence(one)} (since {format_duration(max(now - seen, 0.0))})"
-    if len(found.findings) > _SHOWN:
-        yield f"… and {len(found.findings) - _SHOWN} more: symbiont-datad check"
-    if found.findings:
+    """The worst first, one line each; `check` tells what to do about them."""
+    serious = sorted(found.findings, key=lambda one: _SEVERITIES.index(one[0].severity))
+    for one, seen in serious[:_SHOWN]:
+        color = {Severity.ERROR: "red", Severity.WARNING: "yellow"}.get(one.severity)
+        since = format_duration(max(now - seen, 0.0))
+        kind = _color(f"{one.kind.replace('_', ' '):<24}", color)
+        yield f"{kind}{one.path or 'the root'}  (since {since})"
+    if serious:
+        more = len(serious) - _SHOWN
+        yield f"{f'… and {more} more; ' if more > 0 else ''}what to do: symbiont-datad check"
         yield ""
+
+
+_SEVERITIES = [Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.DEBUG]
 
 
 def _color(text: str, color: str | None) -> str:
