@@ -7,11 +7,16 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import hypothesis
 import pytest
 
 from tests.support import NOBODY, Tree, build_tree, run_as
 
 T = TypeVar("T")
+
+# How long one example takes depends on what else the machine does; pytest's own timeout is the limit.
+hypothesis.settings.register_profile("datad", deadline=None)
+hypothesis.settings.load_profile("datad")
 
 FINE_SKIP = "not on this platform"
 """How the reason of a skip begins that is right even in CI."""
