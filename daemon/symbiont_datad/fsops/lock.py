@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from symbiont_datad.errors import Locked
@@ -34,8 +34,9 @@ def hold(path: Path, what: str) -> Iterator[None]:
                 if attempt == _TRIES - 1:
                     raise _locked(what, _pid(os.pread(fd, 32, 0))) from None
                 time.sleep(_PAUSE_S)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # a full disk: the lock is held all the same, only its holder can't be told
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         yield
     finally:
         os.close(fd)
