@@ -54,6 +54,7 @@ class Supervisor:
         self._notifier = Notifier()
         self._children: dict[str, Child] = {}
         self._failing: dict[str, str] = {}
+        self._no_ledger = ""
         self._started_at = 0.0
         self._state_written = 0.0
 
@@ -78,10 +79,10 @@ class Supervisor:
         self._jobs = job_settings(self._settings)
         root = self._jobs.layout.root
         stack.enter_context(hold(self._jobs.lock_path("keeper"), f"{root} is kept by another daemon"))
-        self._ledger = stack.enter_context(Ledger(self._jobs.ledger_path))
-        if self._ledger.replaced is not None:
-            emit("ledger_replaced", path=str(self._ledger.replaced))
-        self._recorder = stack.enter_context(_recorder(self._ledger))
+        self._ledger = Ledger(None)
+        stack.callback(self._close_ledger)
+        self._open_ledger()
+        self._recorder = stack.enter_context(_recorder(lambda: self._ledger))
         events.send_security_events_to(self._audit)
         stack.callback(events.send_security_events_to, None)
         self._root_lock = DirectoryLock(root, f"{root} is kept by another daemon")
@@ -105,6 +106,24 @@ class Supervisor:
         )
         self._notifier.ready(self._summary())
         self._write_state()
+
+    def _open_ledger(self) -> None:
+        """Begin the ledger, unless that is done. Where it can't be, the tree is kept all the same."""
+        if self._ledger.path == self._jobs.ledger_path:
+            return
+        try:
+            found = Ledger(self._jobs.ledger_path)
+        except (LedgerError, OSError) as error:
+            if str(error) != self._no_ledger:
+                self._no_ledger = str(error)
+                emit("ledger_failed", reason=self._no_ledger)
+            return
+        self._ledger, self._no_ledger = found, ""
+        if found.replaced is not None:
+            emit("ledger_replaced", path=str(found.replaced))
+
+    def _close_ledger(self) -> None:
+        self._ledger.close()
 
     def _lock_root(self) -> None:
         with suppress(Locked, OSError):
@@ -136,6 +155,7 @@ class Supervisor:
             if self._health().alive:
                 self._notifier.alive()
             self._notifier.status(self._summary())
+            self._open_ledger()
             if time.monotonic() - self._state_written > _STATE_EVERY_S:
                 self._write_state()
 
@@ -217,6 +237,7 @@ class Supervisor:
         parts = {"the guard": self._guard.alive(), "the schedule": self._schedule.alive()}
         warnings = [f"{part} doesn't move" for part, alive in parts.items() if not alive]
         warnings += self._guard.warnings()
+        warnings += [f"nothing is recorded: {self._no_ledger}"] if self._no_ledger else []
         warnings += [f"{job} failed: {reason}" for job, reason in sorted(self._failing.copy().items())]
         return Health(all(parts.values()), self._guard.keeping(), tuple(warnings))
 
@@ -294,7 +315,7 @@ class Supervisor:
 
 
 @contextmanager
-def _recorder(ledger: Ledger) -> "Iterator[Callable[[Report], None]]":
+def _recorder(ledger: Callable[[], Ledger]) -> "Iterator[Callable[[Report], None]]":
     """A thread that logs and records what the guard reports: a slow log or a busy ledger must not hold up a repair."""
     reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
     failing = ""
@@ -305,7 +326,7 @@ def _recorder(ledger: Ledger) -> "Iterator[Callable[[Report], None]]":
         if report.action is None:
             return
         try:
-            ledger.record([report.action], time.time())
+            ledger().record([report.action], time.time())
             failing = ""
         except LedgerError as error:
             if str(error) != failing:
