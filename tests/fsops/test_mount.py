@@ -1,0 +1,78 @@
+"""Where other file systems begin, bind mounts included."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from symbiont_datad.errors import UnsafePath
+from symbiont_datad.fsops import mount
+from symbiont_datad.fsops.mount import is_mount_point, mount_of, mount_points, mounts_below
+from symbiont_datad.fsops.root import Tree, pinned
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+
+
+@contextmanager
+def bound(source: Path, at: Path) -> Iterator[None]:
+    """One directory bound over another."""
+    subprocess.run(["mount", "--bind", str(source), str(at)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "with blank", "back\\slash", "tab\tand\nline", "ümläut", os.fsdecode(b"\xff")]
+)
+def test_mount_points_by_any_name(tmp_path: Path, name: str) -> None:
+    """A mount point is found by its name, whatever is in it, while it is one."""
+    tree, at = tmp_path / "tree", tmp_path / "tree" / name
+    at.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(at)
+    assert not is_mount_point(str(at))
+    with bound(tmp_path, at):
+        assert is_mount_point(str(at))
+        assert is_mount_point(str(tmp_path / "link"))
+        assert str(at) in mount_points()
+        assert frozenset({name}) == mounts_below(str(tree))
+        assert frozenset() == mounts_below(str(tmp_path / "tre"))
+    assert not is_mount_point(str(at))
+    assert frozenset() == mounts_below(str(tree))
+
+
+def test_a_bind_mount_of_the_same_file_system_is_told_apart(tmp_path: Path) -> None:
+    """Device numbers are equal, the mounts' numbers are not, and the way down ends there."""
+    for name in ("data/here/below", "other/below"):
+        (tmp_path / name).mkdir(parents=True)
+    tree = Tree(str(tmp_path / "data"))
+    with bound(tmp_path / "other", tmp_path / "data/here"):
+        with pinned(str(tmp_path / "data")) as above, pinned(str(tmp_path / "data/here")) as below:
+            assert os.fstat(above).st_dev == os.fstat(below).st_dev
+            assert mount_of(above) != mount_of(below)
+        for path in ("here", "here/below"):
+            with pytest.raises(UnsafePath, match="another file system is mounted there"), tree.directory(path):
+                pass
+    with tree.directory("here/below") as fd, tree.root() as root_fd:
+        assert mount_of(fd) == mount_of(root_fd) > 0
+
+
+def test_a_root_that_is_a_mount_is_the_tree(tmp_path: Path) -> None:
+    """The root itself may be a mount point; what is below it is reached."""
+    for name in ("data", "other/below"):
+        (tmp_path / name).mkdir(parents=True)
+    with bound(tmp_path / "other", tmp_path / "data"), Tree(str(tmp_path / "data")).directory("below") as fd:
+        assert os.path.samestat(os.fstat(fd), os.stat(tmp_path / "other/below"))
+
+
+def test_without_proc_devices_have_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system tells nothing of mounts, there is no mount point known but by its device, and nothing fails."""
+    monkeypatch.setattr(mount, "_MOUNTINFO", str(tmp_path / "missing"))
+    assert frozenset() == mount_points() == mounts_below("/")
+    assert is_mount_point("/proc")
+    assert not is_mount_point(str(tmp_path))
+    assert -1 == mount_of(10_000)
