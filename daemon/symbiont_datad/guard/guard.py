@@ -128,7 +128,8 @@ class Guard:
     def warnings(self) -> list[str]:
         """What a person should know, in sentences."""
         found = [f"the tree is held: {self._held_for}"] if self._held_for else []
-        if self._settings.watch != "off" and (self._watcher is None or not self._watcher.alive()):
+        watcher = self._watcher  # the guard's thread may replace it meanwhile
+        if self._settings.watch != "off" and (watcher is None or not watcher.alive()):
             found.append("the watcher is down: repairs wait for the next reconcile")
         found += sorted(set(self._unwatchable.values()))
         found += [
