@@ -14,6 +14,7 @@ from symbiont_datad.guard import guard as guard_module
 from symbiont_datad.guard.guard import GuardSettings
 from symbiont_datad.layout import Layout
 from symbiont_datad.report import DriftKind
+from tests.conftest import AsNobody
 from tests.guard.causes import CAUSES, Cause
 from tests.guard.keeping import (
     SCANNING,
@@ -312,3 +313,25 @@ def test_own_repairs_do_not_echo(tmp_path: Path) -> None:
         assert eventually(lambda: well(tmp_path / "data/logs/audit"))
         time.sleep(0.3)
         assert before + 1 == counted(running)
+
+
+def test_a_complaint_ends_with_a_hint(open_path: Path, as_nobody: AsNobody) -> None:
+    """What a guard without rights can't repair is a warning, said once, until a hint (no scan) shows it well."""
+    open_path.chmod(0o777)
+    layout = layout_at(open_path / "data")
+    as_nobody(lambda: made(layout))
+    os.chown(open_path / "data/logs/audit", 0, 0)
+    (open_path / "data/logs/audit").chmod(0o711)
+
+    def check() -> tuple[list[str], list[str], bool]:
+        with guarding(layout) as running:
+            before = running.guard.warnings()
+            (open_path / "data/state").chmod(0o700)  # a hint of something else answers nothing
+            assert eventually(lambda: mode_of(open_path / "data/state") == 0o755)
+            assert before == running.guard.warnings()
+            (open_path / "data/logs/audit").rmdir()
+            well_again = eventually(lambda: [] == running.guard.warnings())
+            return before, running.said("repair_failed"), well_again
+
+    complaint = ["logs/audit: mode not repaired: Operation not permitted"]
+    assert (complaint, ["logs/audit"], True) == as_nobody(check)
