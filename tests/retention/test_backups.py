@@ -85,7 +85,7 @@ def test_keeping_none_still_keeps_a_good_state() -> None:
     context_parses=st.booleans(),
 )
 def test_no_rotation_loses_the_newest_good_state(whole: list[bool], keep: int, context_parses: bool) -> None:
-    """Whatever parses: the newest `keep` stay, the newest good one stays unless the context is good, and it is stable."""
+    """The newest `keep` stay, the newest good one does unless the context is good, and a second run takes nothing."""
     parses = Asked(*(n for n, good in enumerate(whole) if good))
     backups = [backup(n) for n in range(len(whole))]
     removed = set(gone(backups, keep, parses, context_parses))

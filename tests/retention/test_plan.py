@@ -28,7 +28,8 @@ def paths(removals: list[Removal]) -> list[str]:
 def test_age_removes_what_is_older_and_says_how_old() -> None:
     """A file over the age goes, one just under it stays, and the reason tells both numbers."""
     rule = Rule("cache", "c", max_age_s=30 * DAY)
-    removals = plan(rule, [entry("old", 41 * DAY), entry("edge", 30 * DAY - 1), entry("new")], NOW, last_use=LastUse.READ)
+    files = [entry("old", 41 * DAY), entry("edge", 30 * DAY - 1), entry("new")]
+    removals = plan(rule, files, NOW, last_use=LastUse.READ)
     assert [Removal(entry("old", 41 * DAY), "not used for 41d, over 30d")] == removals
 
 
@@ -122,7 +123,12 @@ def test_a_plan_holds_what_it_promises(rule: Rule, files: list[Entry], last_use:
 
 
 @settings(deadline=None)
-@given(files=ENTRIES, last_use=USES, max_bytes=st.none() | st.integers(0, 600), max_files=st.none() | st.integers(0, 20))
+@given(
+    files=ENTRIES,
+    last_use=USES,
+    max_bytes=st.none() | st.integers(0, 600),
+    max_files=st.none() | st.integers(0, 20),
+)
 def test_caps_never_take_more_than_needed(
     files: list[Entry], last_use: LastUse, max_bytes: int | None, max_files: int | None
 ) -> None:

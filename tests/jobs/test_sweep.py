@@ -1,0 +1,230 @@
+"""The sweep finds every damaged state file once, and rotates the runtime's backups without losing a good state."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from symbiont_datad.jobs.context import JobSettings
+from symbiont_datad.report import Outcome, Severity
+from tests.conftest import AsNobody
+from tests.jobs.making import DAY, NOW, context, ledger_of, run, settings_for, stop_after, write
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> JobSettings:
+    """An empty tree."""
+    return settings_for(tmp_path)
+
+
+def agents(settings: JobSettings) -> Path:
+    """Where the contexts are."""
+    return Path(settings.layout.root, "state/agents")
+
+
+def backups(settings: JobSettings, agent: str) -> list[str]:
+    """The names of an agent's backups."""
+    return sorted(name for name in os.listdir(agents(settings)) if name.startswith(agent) and ".backup." in name)
+
+
+def test_whole_contexts_are_checked_once(settings: JobSettings) -> None:
+    """The first sweep reads each file, the second none, a changed file is read again."""
+    for number in range(5):
+        write(agents(settings) / f"a{number}.json.gz", context())
+    write(Path(settings.layout.root, "state/sessions/s.json"), b'{"version": 2}')
+    first = run("sweep", settings)
+    assert Outcome.DONE is first.report.outcome
+    assert (5, 1, 6, 0) == tuple(first.report.counts[key] for key in ("contexts", "sessions", "checked", "damaged"))
+    assert 0 == run("sweep", settings).report.counts["checked"]
+    write(agents(settings) / "a3.json.gz", context(text="longer than before"))
+    assert 1 == run("sweep", settings).report.counts["checked"]
+
+
+def test_each_kind_of_damage_is_found_and_told_apart(settings: JobSettings) -> None:
+    """One file of each kind of damage: the finding's kind names it, its remedy names the newest good backup."""
+    good = context()
+    kinds = {
+        "empty": b"",
+        "truncated": good[:50],
+        "not_json": b"\x00\xff<html>",
+        "nul_filled": bytes(500),
+        "other_extension": context(zipped=False),
+        "missing_fields": b'{"agent_id": "x"}',
+        "not_gzip": good[:20] + b"\xff\xff\xff" + good[23:],
+    }
+    for kind, content in kinds.items():
+        write(agents(settings) / f"{kind}.json.gz", content)
+        write(agents(settings) / f"{kind}.json.backup.1000.json", good)
+        write(agents(settings) / f"{kind}.json.backup.2000.json", good[:30])
+    ran = run("sweep", settings)
+    assert {f"context_{kind}": f"state/agents/{kind}.json.gz" for kind in kinds} == {
+        finding.kind: finding.path for finding in ran.report.findings
+    }
+    assert ["context_damaged"] * 7 == ran.told
+    assert set(kinds) == {event["damage"] for event in ran.events}
+    assert Outcome.LEFT is ran.report.outcome
+    for finding in ran.report.findings:
+        assert Severity.ERROR is finding.severity
+        assert finding.kind == "context_other_extension" or finding.path[:-3] + ".backup.1000.json" in finding.remedy
+
+
+def test_damage_is_told_once_and_found_until_it_is_mended(settings: JobSettings) -> None:
+    """The event comes once, the finding at every sweep, and when the file reads again that is told once as well."""
+    write(agents(settings) / "a.json.gz", b"")
+    assert ["context_damaged"] == run("sweep", settings).told
+    again = run("sweep", settings)
+    assert ([], 1, 0) == (again.told, len(again.report.findings), again.report.counts["checked"])
+    assert "no backup" in again.report.findings[0].remedy
+    write(agents(settings) / "a.json.gz", b"\0\0")
+    assert [] == run("sweep", settings).told
+    write(agents(settings) / "a.json.gz", context())
+    mended = run("sweep", settings, now=NOW + 1)
+    assert (["context_recovered"], ()) == (mended.told, mended.report.findings)
+    assert [] == run("sweep", settings).told
+    with ledger_of(settings) as ledger:
+        assert [] == ledger.findings()
+
+
+def test_a_file_that_is_removed_is_forgotten(settings: JobSettings) -> None:
+    """A damaged file that goes is no finding any more, no recovery, and leaves no mark."""
+    path = write(agents(settings) / "a.json.gz", b"")
+    run("sweep", settings)
+    path.unlink()
+    gone = run("sweep", settings)
+    assert ([], ()) == (gone.told, gone.report.findings)
+    with ledger_of(settings) as ledger:
+        assert {} == ledger.marks()
+
+
+def test_a_broken_session_is_found(settings: JobSettings) -> None:
+    """Sessions must be JSON and nothing more."""
+    sessions = Path(settings.layout.root, "state/sessions")
+    write(sessions / "whole.json", b"[]")
+    write(sessions / "cut.json", b'{"version": ')
+    (finding,) = run("sweep", settings).report.findings
+    assert ("session_truncated", "state/sessions/cut.json") == (finding.kind, finding.path)
+
+
+def test_a_file_is_judged_when_it_has_settled(settings: JobSettings) -> None:
+    """A half-written file is left alone for `settle_s` seconds and then judged; it is not rotated for meanwhile."""
+    write(agents(settings) / "a.json.gz", context()[:40], age_s=5)
+    for number in range(4):
+        write(agents(settings) / f"a.json.backup.{number}.json", context() if number == 0 else b"")
+    early = run("sweep", settings)
+    assert ((), 1, 4) == (early.report.findings, early.report.counts["unsettled"], early.report.counts["backups_kept"])
+    late = run("sweep", settings, now=NOW + 5)
+    assert ["context_truncated"] == [finding.kind for finding in late.report.findings]
+    assert 0 == late.report.counts["unsettled"]
+
+
+def test_surplus_backups_go_and_the_newest_stay(settings: JobSettings) -> None:
+    """Of forty leaked backups in both patterns three remain, the ledger has a row for each that went."""
+    write(agents(settings) / "a.json.gz", context())
+    for number in range(40):
+        name = f"a.json.backup.{1000 + number}.json" if number % 2 else f"a.backup.{1000 + number}.json"
+        write(agents(settings) / name, context())
+    write(agents(settings) / "b.json.backup.1.json", context())
+    ran = run("sweep", settings)
+    assert ["a.backup.1038.json", "a.json.backup.1037.json", "a.json.backup.1039.json"] == backups(settings, "a.")
+    assert ["b.json.backup.1.json"] == backups(settings, "b.")
+    assert (37, 4) == (ran.report.counts["backups_removed"], ran.report.counts["backups_kept"])
+    assert (37, 37 * len(context())) == (ran.report.actions_total, ran.report.bytes_total)
+    assert {("backup_rotated", "backup_count")} == {(action.kind, action.rule) for action in ran.report.actions}
+    with ledger_of(settings) as ledger:
+        rows = ledger.actions(job="sweep")
+    assert [(action.path, "done") for action in ran.report.actions] == [(row.path, row.state) for row in rows]
+
+
+def test_the_last_good_backup_of_a_damaged_context_stays(settings: JobSettings) -> None:
+    """However many broken backups are newer, the one that parses is kept."""
+    write(agents(settings) / "a.json.gz", b"")
+    write(agents(settings) / "a.json.backup.1000.json", context())
+    write(agents(settings) / "a.json.backup.999.json", context())
+    for number in range(6):
+        write(agents(settings) / f"a.json.backup.{2000 + number}.json", context()[:9])
+    run("sweep", settings)
+    assert "a.json.backup.1000.json" in backups(settings, "a.")
+    assert "a.json.backup.999.json" not in backups(settings, "a.")
+
+
+def test_a_dry_run_is_the_plan_and_touches_nothing(settings: JobSettings) -> None:
+    """A dry run names what would go; nothing goes, is told or is marked, and the real run does the same."""
+    write(agents(settings) / "a.json.gz", context())
+    write(agents(settings) / "b.json.gz", b"")
+    for number in range(6):
+        write(agents(settings) / f"a.json.backup.{number}.json", context())
+    dry = run("sweep", settings, dry_run=True)
+    assert (6, []) == (len(backups(settings, "a.")), dry.told)
+    with ledger_of(settings) as ledger:
+        assert ({}, []) == (ledger.marks(), ledger.actions())
+    real = run("sweep", settings)
+    assert (dry.report.actions, dry.report.findings) == (real.report.actions, real.report.findings)
+    assert 3 == len(real.report.actions)
+
+
+def test_a_context_in_the_other_mode_is_found(settings: JobSettings) -> None:
+    """One plain context among compressed ones is never loaded by the runtime, and that is said."""
+    for number in range(3):
+        write(agents(settings) / f"a{number}.json.gz", context())
+    write(agents(settings) / "odd.json", context(zipped=False))
+    ran = run("sweep", settings)
+    assert [("context_other_mode", "state/agents/odd.json")] == [(one.kind, one.path) for one in ran.report.findings]
+    assert [] == ran.told
+
+
+def test_leftovers_are_found_and_do_no_harm(settings: JobSettings) -> None:
+    """A temporary file of a crash is worth a word, not a warning."""
+    write(agents(settings) / "archives/a/archive_5.tmp")
+    ran = run("sweep", settings)
+    assert [("leftover", Severity.INFO)] == [(finding.kind, finding.severity) for finding in ran.report.findings]
+    assert Outcome.DONE is ran.report.outcome
+
+
+@pytest.mark.timeout(20)
+def test_only_regular_files_are_opened(settings: JobSettings, tmp_path: Path) -> None:
+    """A FIFO, a link and a directory with the names of contexts are passed over; odd names are read."""
+    secret = write(tmp_path / "secret.json", b"not a context")
+    os.mkfifo(agents(settings) / "fifo.json")
+    (agents(settings) / "link.json").symlink_to(secret)
+    (agents(settings) / "directory.json").mkdir()
+    write(agents(settings) / "a\nb.json.gz", context())
+    write(agents(settings) / "\udcff.json.gz", b"")
+    ran = run("sweep", settings)
+    assert ["state/agents/\udcff.json.gz"] == [finding.path for finding in ran.report.findings]
+    assert 2 == ran.report.counts["contexts"]
+    assert [] == run("sweep", settings).told
+
+
+def test_a_file_that_cant_be_read_is_no_damage(open_path: Path, as_nobody: AsNobody) -> None:
+    """Without permission nothing is said of a file's content, and it is judged as soon as it can be read."""
+    settings = settings_for(open_path)
+    path = write(agents(settings) / "a.json.gz", context())
+    path.chmod(0)
+    (open_path / "datad").mkdir(mode=0o777)
+    (open_path / "datad").chmod(0o777)
+    closed = as_nobody(lambda: run("sweep", settings))
+    assert ["unread"] == [finding.kind for finding in closed.report.findings]
+    assert [] == closed.told
+    path.chmod(0o644)
+    assert 1 == as_nobody(lambda: run("sweep", settings)).report.counts["checked"]
+
+
+def test_a_sweep_stops_between_two_files(settings: JobSettings) -> None:
+    """Asked to stop, it keeps what it has judged for the next sweep, which does the rest."""
+    for number in range(20):
+        write(agents(settings) / f"a{number}.json.gz", context())
+    stopped = run("sweep", settings, stopping=stop_after(5))
+    assert (Outcome.INTERRUPTED, 5) == (stopped.report.outcome, stopped.report.counts["checked"])
+    rest = run("sweep", settings)
+    assert (Outcome.DONE, 15) == (rest.report.outcome, rest.report.counts["checked"])
+
+
+def test_a_quiet_sweep_is_one_walk(settings: JobSettings) -> None:
+    """With nothing changed, two thousand contexts take well under a second."""
+    for number in range(2000):
+        write(agents(settings) / f"a{number}.json", context(zipped=False), age_s=DAY + number)
+    run("sweep", settings)
+    clock = time.process_time()
+    assert 0 == run("sweep", settings).report.counts["checked"]
+    assert 0.5 > time.process_time() - clock

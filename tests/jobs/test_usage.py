@@ -1,0 +1,140 @@
+"""Usage is measured in one walk, and files get the mode and owner that the settings declare, and only they."""
+
+import os
+import stat
+from pathlib import Path
+
+from symbiont_datad.report import Outcome
+from tests.conftest import AsNobody
+from tests.jobs.making import ledger_of, run, settings_for, write
+from tests.support import NOBODY
+
+
+def mode(path: Path) -> int:
+    """The permission bits of a file, with setuid, setgid and sticky."""
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_every_category_is_measured(tmp_path: Path) -> None:
+    """Files and bytes by category, the quarantine as its own, and the file system's room, as df says it."""
+    settings = settings_for(tmp_path)
+    root = tmp_path / "data"
+    for path, size in (
+        ("state/agents/a.json", 10), ("logs/system/deep/er/a.log", 20), ("logs/b.log", 3), ("prompts/cache/c", 40),
+        ("vector_db/collections/n/d", 50), ("elsewhere/e", 7), ("loose", 1), (".quarantine/cell/item", 1000),
+    ):  # fmt: skip
+        write(root / path, b"x" * size)
+    ran = run("usage", settings)
+    assert (Outcome.DONE, 8, 1131) == (ran.report.outcome, ran.report.counts["files"], ran.report.counts["bytes"])
+    with ledger_of(settings) as ledger:
+        points, space = ledger.usage()
+    assert {
+        "state": (1, 10), "logs": (2, 23), "prompts": (1, 40), "vector_db": (1, 50), "other": (2, 8),
+        "quarantine": (1, 1000),
+    } == {point.category: (point.files, point.bytes) for point in points}  # fmt: skip
+    found = os.statvfs(root)
+    assert space is not None
+    assert (found.f_blocks * found.f_frsize, found.f_files) == (space.total_bytes, space.total_inodes)
+    assert abs(found.f_bavail * found.f_frsize - space.free_bytes) < 1 << 30
+
+
+def test_an_empty_tree_is_measured_as_such(tmp_path: Path) -> None:
+    """A category without files has a point that says zero."""
+    settings = settings_for(tmp_path)
+    run("usage", settings)
+    with ledger_of(settings) as ledger:
+        assert {("state", 0, 0), ("logs", 0, 0)} <= {(one.category, one.files, one.bytes) for one in ledger.usage()[0]}
+
+
+def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path) -> None:
+    """The plan names what would be changed; the files and the ledger stay as they are."""
+    settings = settings_for(tmp_path, file_mode=0o640)
+    path = write(tmp_path / "data/logs/a.log")
+    path.chmod(0o666)
+    dry = run("usage", settings, dry_run=True)
+    assert (0o666, ["permissions_restored"], []) == (mode(path), [one.kind for one in dry.report.actions], dry.told)
+    with ledger_of(settings) as ledger:
+        assert ([], []) == (ledger.usage()[0], ledger.actions())
+    assert dry.report.actions == run("usage", settings).report.actions
+
+
+def test_modes_are_restored_and_set_id_bits_cleared(tmp_path: Path) -> None:
+    """Every regular file at any depth gets the declared mode; directories, FIFOs and links' targets keep theirs."""
+    settings = settings_for(tmp_path, file_mode=0o640)
+    root = tmp_path / "data"
+    wrong = [write(root / name) for name in ("loose", "logs/system/deep/a\n.log", "vector_db/collections/n/\udcff")]
+    for path in wrong:
+        path.chmod(0o6777)
+    right = write(root / "prompts/cache/right")
+    right.chmod(0o640)
+    os.mkfifo(root / "logs/fifo", 0o600)
+    outside = write(tmp_path / "outside")
+    outside.chmod(0o600)
+    (root / "logs/link").symlink_to(outside)
+    quarantined = write(root / ".quarantine/cell/item")
+    quarantined.chmod(0o600)
+    ran = run("usage", settings)
+    assert [0o640] * 4 == [mode(path) for path in (*wrong, right)]
+    assert [0o600] * 3 == [mode(path) for path in (root / "logs/fifo", outside, quarantined)]
+    assert 0o755 == mode(root / "logs")
+    assert {("permissions_restored", "file_permissions")} == {(one.kind, one.rule) for one in ran.report.actions}
+    assert (3, ["permissions_restored"]) == (ran.report.actions_total, ran.told)
+    with ledger_of(settings) as ledger:
+        assert 3 == len(ledger.actions(job="usage"))
+    assert ([], 0) == ((again := run("usage", settings)).told, again.report.actions_total)
+
+
+def test_owners_are_restored(open_path: Path, as_nobody: AsNobody) -> None:
+    """As root, files get the declared owner; the group that is not declared stays."""
+    del as_nobody  # only root can do this
+    settings = settings_for(open_path, uid=NOBODY)
+    path = write(open_path / "data/logs/a.log")
+    ran = run("usage", settings)
+    assert (NOBODY, os.getgid()) == (path.stat().st_uid, path.stat().st_gid)
+    assert [("owner_restored", "owner")] == [(one.kind, one.rule) for one in ran.report.actions]
+
+
+def test_root_refuses_a_file_with_another_name(open_path: Path, as_nobody: AsNobody) -> None:
+    """A hard link to a file outside the tree is left as it is by root, and told of once."""
+    del as_nobody
+    settings = settings_for(open_path, file_mode=0o666, uid=NOBODY)
+    secret = write(open_path / "secret")
+    secret.chmod(0o600)
+    (open_path / "data/logs/planted.log").hardlink_to(secret)
+    ran = run("usage", settings)
+    assert (0o600, 0) == (mode(secret), secret.stat().st_uid)
+    assert (["repair_refused"], [("repair_refused", "logs/planted.log")]) == (
+        ran.told,
+        [(finding.kind, finding.path) for finding in ran.report.findings],
+    )
+    assert ((), Outcome.LEFT) == (ran.report.actions, ran.report.outcome)
+    again = run("usage", settings)
+    assert ([], 1) == (again.told, len(again.report.findings))
+
+
+def test_a_user_changes_only_what_is_theirs(open_path: Path, as_nobody: AsNobody) -> None:
+    """What belongs to somebody else is told of, with the system's reason, and the rest is put right."""
+    settings = settings_for(open_path, file_mode=0o640)
+    theirs, mine = write(open_path / "data/logs/theirs.log"), write(open_path / "data/logs/mine.log")
+    for path in (theirs, mine):
+        path.chmod(0o666)
+    os.chown(mine, NOBODY, NOBODY)
+    (open_path / "datad").mkdir()
+    (open_path / "datad").chmod(0o777)
+    ran = as_nobody(lambda: run("usage", settings))
+    assert (0o666, 0o640) == (mode(theirs), mode(mine))
+    assert [("repair_failed", "logs/theirs.log")] == [(one.kind, one.path) for one in ran.report.findings]
+    assert ["logs/mine.log"] == [action.path for action in ran.report.actions]
+
+
+def test_what_cant_be_listed_is_told(open_path: Path, as_nobody: AsNobody) -> None:
+    """A closed directory is a finding, and the rest is measured."""
+    settings = settings_for(open_path)
+    write(open_path / "data/state/agents/a.json")
+    (open_path / "data/state/agents").chmod(0o700)
+    write(open_path / "data/logs/a.log")
+    (open_path / "datad").mkdir()
+    (open_path / "datad").chmod(0o777)
+    ran = as_nobody(lambda: run("usage", settings))
+    assert [("unread", "state/agents")] == [(finding.kind, finding.path) for finding in ran.report.findings]
+    assert 1 == ran.report.counts["files"]
