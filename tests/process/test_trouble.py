@@ -34,15 +34,20 @@ class Guarded:
     def __init__(self, root: Path, reconcile_interval_s: float) -> None:
         self.root = root
         self.told: list[Report] = []
-        settings = Settings.model_validate({"root_data_dir": root})
-        self.guard = Guard(
-            layout_of(settings), GuardSettings(reconcile_interval_s, False, 1000, "auto"), self.told.append
+        self._goes_by = (
+            layout_of(Settings.model_validate({"root_data_dir": root})),
+            GuardSettings(reconcile_interval_s, False, 1000, "auto"),
         )
+        self.guard = Guard(*self._goes_by, self.told.append)
         self.guard.create_tree()
         self.guard.start()
 
     def is_right(self) -> bool:
         return all(mode_of(self.root / path) == 0o755 for path in TREE)
+
+    def wake(self) -> None:
+        """Give the guard's own thread something to do."""
+        self.guard.reload(*self._goes_by)
 
     def events(self) -> list[str]:
         return [report.event for report in self.told]
@@ -104,7 +109,7 @@ def test_a_dead_watcher_is_replaced(guarded: Callable[[float], Guarded]) -> None
 def test_a_dead_guard_is_revived(guarded: Callable[[float], Guarded]) -> None:
     """A guard whose thread has died is not alive; `revive` starts it again and everything is looked at."""
     one = guarded(3600.0)
-    kill_thread("guard", lambda: toggle(one.root / "prompts/history/today"))
+    kill_thread("guard", one.wake)
     assert not one.guard.alive()
     (one.root / "logs/agents").rmdir()
     assert one.guard.revive()

@@ -60,6 +60,7 @@ class Guard:
         self._watcher: watch.Watcher | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._turning = threading.Lock()
         self._next_scan = 0.0
         self._held_for = ""
         self._complaints: dict[tuple[str, str], str] = {}
@@ -149,7 +150,25 @@ class Guard:
             self.beat = time.monotonic()
             if self._stopping.is_set():
                 return
-            self._turn(batch)
+            with self._turning:
+                self._turn(batch)
+
+    def _settle(self) -> None:
+        """Take a turn in the watcher's thread, which is awake: to wake the guard's own for each event would make every
+        repair wait twice for a processor. What can't be done here is left to the guard's thread."""
+        if self._stopping.is_set() or not self._turning.acquire(blocking=False):
+            self._hints.wake_for_hints()
+            return
+        try:
+            if self._wanted[1].watch != self._settings.watch:  # the watcher itself is to be replaced
+                self._hints.wake_for_hints()
+            elif batch := self._hints.take(0.0):
+                self._turn(batch)
+        except BaseException:  # this thread ends; the guard's looks at everything and starts another watcher
+            self._hints.add_everything()
+            raise
+        finally:
+            self._turning.release()
 
     def _patience(self) -> float:
         """How long to wait for hints, in seconds."""
@@ -174,7 +193,7 @@ class Guard:
             self._tell(Report("repair_resumed", {"path": path}))
 
     def _take_settings(self) -> None:
-        """Go by what `reload` was given. Only the guard's own thread does, so that a turn never sees two layouts."""
+        """Go by what `reload` was given. Only a turn does, so that it never sees two layouts."""
         layout, settings = self._wanted
         if settings.watch != self._settings.watch and self._watcher is not None:
             self._watcher.stop()
@@ -227,7 +246,7 @@ class Guard:
             return []
         try:
             if self._watcher is None:
-                self._watcher = watch.start(self._settings.watch, self._layout.tree, self._hints)
+                self._watcher = watch.start(self._settings.watch, self._layout.tree, self._hints, self._settle)
             followed = self._watcher.follow(paths) if self._watcher is not None else watch.Followed()
         except (OSError, RuntimeError) as error:  # no more inotify instances, no more threads
             followed = watch.Followed(failed=dict.fromkeys(paths, error))

@@ -33,8 +33,11 @@ class Hints:
         self._some = threading.Event()
         self._batch = Batch()
 
-    def add(self, path: str, deep: bool = False) -> None:
-        """Something happened to the directory at `path`; `deep` when what is in it is new too."""
+    def add(self, path: str, deep: bool = False, *, wake: bool = True) -> None:
+        """Something happened to the directory at `path`; `deep` when what is in it is new too.
+
+        Without `wake` nobody who waits is woken: the caller sees to it that the hint is taken.
+        """
         with self._lock:
             batch = self._batch
             if batch.everything:
@@ -43,13 +46,20 @@ class Hints:
                 self._batch = Batch({}, True, batch.overflowed)
             else:
                 batch.paths[path] = deep or batch.paths.get(path, False)
-        self._some.set()
+        if wake:
+            self._some.set()
 
-    def add_everything(self, *, overflowed: bool = False) -> None:
+    def add_everything(self, *, overflowed: bool = False, wake: bool = True) -> None:
         """Hints were lost, or a watch was: all must be looked at."""
         with self._lock:
             self._batch = Batch({}, True, self._batch.overflowed or overflowed)
-        self._some.set()
+        if wake:
+            self._some.set()
+
+    def wake_for_hints(self) -> None:
+        """End a `take` that waits, if there are hints for it."""
+        if self._batch:
+            self._some.set()
 
     def wake(self) -> None:
         """End a `take` that waits, with whatever there is."""

@@ -9,10 +9,18 @@ directory doesn't even wake that thread.
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
+from watchdog.observers.inotify_c import (
+    DEFAULT_EVENT_BUFFER_SIZE,
+    CallbackId,
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchDescriptor,
+)
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.root import Tree
@@ -51,34 +59,47 @@ class _Watch:
     def on_event(self, event: InotifyEvent) -> None:
         """A change in the directory, or (without a name) of the directory itself."""
         if not event.name:
-            self.hints.add("" if self.path == PARENT else self.path)
+            self.hints.add("" if self.path == PARENT else self.path, wake=False)
         elif self.path == PARENT:
             if event.name == self.root_name:
-                self.hints.add("", bool(event.mask & _APPEARED))
+                self.hints.add("", bool(event.mask & _APPEARED), wake=False)
         elif event.mask & _IS_DIRECTORY:
             name = os.fsdecode(event.name)
-            self.hints.add(f"{self.path}/{name}" if self.path else name, bool(event.mask & _APPEARED))
+            path = f"{self.path}/{name}" if self.path else name
+            self.hints.add(path, bool(event.mask & _APPEARED), wake=False)
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """The kernel has ended the watch: the directory is gone, or was unmounted."""
         if self.live:
             self.live = False
-            self.hints.add_everything()
+            self.hints.add_everything(wake=False)
 
     def on_queue_overflow(self) -> None:
         """The kernel has dropped events."""
-        self.hints.add_everything(overflowed=True)
+        self.hints.add_everything(overflowed=True, wake=False)
+
+
+class _Reader(InotifyFD):
+    """watchdog's reading thread. Each time it has handed on what it read, it calls `settle`."""
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        super().__init__()
+        self.name = "watch"
+        self._settle = settle
+
+    def read_events(self, *, event_buffer_size: int = DEFAULT_EVENT_BUFFER_SIZE) -> list[InotifyEvent]:
+        self._settle()
+        return super().read_events(event_buffer_size=event_buffer_size)
 
 
 class InotifyWatcher:
     """inotify, through watchdog's reading thread."""
 
-    def __init__(self, tree: Tree, hints: Hints) -> None:
+    def __init__(self, tree: Tree, hints: Hints, settle: Callable[[], None]) -> None:
         self._tree = tree
         self._hints = hints
         self._watches: dict[str, _Watch] = {}
-        self._inotify = InotifyFD()
-        self._inotify.name = "watch"
+        self._inotify = _Reader(settle)
         self._inotify.start()
 
     def follow(self, paths: Iterable[str]) -> Followed:

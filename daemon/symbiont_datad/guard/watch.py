@@ -51,14 +51,17 @@ class Watcher(Protocol):
         """End the threads."""
 
 
-def start(kind: str, tree: Tree, hints: Hints) -> Watcher | None:
-    """A watcher of the `kind` that the settings name: `auto`, `polling` or `off` (None). Raises OSError."""
+def start(kind: str, tree: Tree, hints: Hints, settle: Callable[[], None] | None = None) -> Watcher | None:
+    """A watcher of the `kind` that the settings name: `auto`, `polling` or `off` (None). Raises OSError.
+
+    A watcher may call `settle` in its own thread when it has given hints, instead of waking another thread for them.
+    """
     if kind == "off":
         return None
     if kind == "auto" and sys.platform == "linux":
         from symbiont_datad.guard.inotify import InotifyWatcher
 
-        return InotifyWatcher(tree, hints)
+        return InotifyWatcher(tree, hints, settle or hints.wake_for_hints)
     return ObserverWatcher(tree, hints, polling=kind == "polling")
 
 
