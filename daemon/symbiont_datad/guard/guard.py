@@ -182,7 +182,7 @@ class Guard:
         if batch.overflowed:
             self._tell(Report("watch_overflowed", {}))
         scope: Scope = dict(batch.paths)
-        if batch.everything or revived or now >= self._next_scan:
+        if batch.everything or revived or self._held_for or now >= self._next_scan:  # a mount makes no event
             scope = EVERYTHING
             self._next_scan = now + self._settings.reconcile_interval_s
         scope = {**dict.fromkeys(self._backoff.due(now), False), **scope}
