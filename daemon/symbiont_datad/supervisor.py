@@ -32,6 +32,7 @@ from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import Health, Outcome
 from symbiont_datad.schedule import Schedule, Timetable
 from symbiont_datad.service.notify import Notifier, watchdog_interval
+from symbiont_datad.service.priority import short_slices
 from symbiont_datad.status import LiveState, write_state
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Supervisor:
             self._guard.create_tree()
             self._root_lock.take()
         stack.callback(self._write_state, final=True)
-        self._guard.start()
+        with short_slices():
+            self._guard.start()
         stack.callback(self._guard.stop)
         self._schedule = Schedule(self._run_job)
         stack.callback(self._end_jobs)
@@ -145,8 +147,9 @@ class Supervisor:
             if self._reload:
                 self._reload = False
                 self._read_settings_again()
-            if self._guard.revive():
-                emit("watcher_restarted", reason="the guard's thread had died")
+            with short_slices():
+                if self._guard.revive():
+                    emit("watcher_restarted", reason="the guard's thread had died")
             jump = self._schedule.check_clock()
             if jump:
                 emit("clock_jumped", seconds=round(jump, 1))
