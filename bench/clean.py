@@ -67,7 +67,7 @@ def clean(root: str, daemon_dir: str) -> None:
     configure("json", "info")
     with Ledger(settings.ledger_path) as ledger:
         report = run_here("clean", settings, ledger)
-        rows = len(ledger.actions(job="clean"))
+        rows = ledger.count_actions(0.0).get("file_removed", 0)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
