@@ -201,7 +201,7 @@ def _emptied(layout: Layout, listing: _Listing, removed: set[str]) -> list[str]:
     left |= {_folder(path) for path in listing.others | listing.unread} | listing.unread
     touched = {_folder(path) for path in removed}
     emptied: list[str] = []
-    for path in sorted(listing.directories, key=lambda path: path.count("/"), reverse=True):
+    for path in sorted(listing.directories, key=lambda path: (-path.count("/"), path)):
         parent = _folder(path)
         if path in left or path not in touched or path in layout.by_path or not _below(parent, places):
             left.add(parent)
