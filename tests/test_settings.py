@@ -562,9 +562,7 @@ def test_every_example_is_good(sources: Sources) -> None:
 
 def test_the_reference_is_current() -> None:
     """docs/settings.md is what the models say."""
-    result = subprocess.run(
-        [sys.executable, ROOT / "scripts/reference", "--check"], capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, ROOT / "scripts/reference", "--check"], capture_output=True, text=True)
     assert (0, "") == (result.returncode, result.stderr)
 
 

@@ -29,7 +29,7 @@ def in_thread() -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: slices are Linux's")
 def test_threads_started_in_the_block_have_short_slices() -> None:
-    """Inside, a thread gets 0.1 ms where it had a millisecond or more; afterwards this thread and new ones are as before."""
+    """Inside, a thread gets 0.1 ms where it had a millisecond or more; afterwards all are as before."""
     path = Path("/proc/thread-self/sched")
     release = tuple(int(part) for part in os.uname().release.split(".")[:2])
     if release < (6, 12) or not path.exists() or "se.slice" not in path.read_text():

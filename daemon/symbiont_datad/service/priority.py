@@ -1,8 +1,8 @@
 """When a thread gets a processor: soon after an event, and briefly.
 
 A repair takes a fraction of a millisecond, but on a machine whose processors are all busy it first waits until a time
-slice of somebody else ends (some milliseconds). Linux 6.12 and newer let a thread ask for shorter slices of its own, and
-then let it in sooner (sched_setattr(2), `sched_runtime` of SCHED_OTHER; "EEVDF Scheduler" in the kernel's own
+slice of somebody else ends (some milliseconds). Linux 6.12 and newer let a thread ask for shorter slices of its own and
+then let it in sooner (sched_setattr(2), `sched_runtime` of SCHED_OTHER; "EEVDF Scheduler" in the kernel's
 documentation). It gets no more of the processor by that, so it needs no permission. Older kernels pass the wish over;
 elsewhere nothing is done.
 """
