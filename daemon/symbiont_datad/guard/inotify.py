@@ -9,6 +9,7 @@ directory doesn't even wake that thread.
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -37,6 +38,9 @@ _CHANGES = Mask(
     | InotifyConstants.IN_MOVE_SELF
     | InotifyConstants.IN_ONLYDIR
 )
+_RENAME_S = 1e-4
+"""A rename tells of itself while it holds the directory's lock. Who goes to work at once on the same processor stops it
+halfway, waits for that lock, and has by then used up its turn: the repair comes 2 ms later, not 0.3 ms."""
 _APPEARED = InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO
 _IS_DIRECTORY = InotifyConstants.IN_ISDIR
 
@@ -89,7 +93,10 @@ class _Reader(InotifyFD):
 
     def read_events(self, *, event_buffer_size: int = DEFAULT_EVENT_BUFFER_SIZE) -> list[InotifyEvent]:
         self._settle()
-        return super().read_events(event_buffer_size=event_buffer_size)
+        found = super().read_events(event_buffer_size=event_buffer_size)
+        if any(event.mask & InotifyConstants.IN_MOVED_FROM for event in found):
+            time.sleep(_RENAME_S)
+        return found
 
 
 class InotifyWatcher:
