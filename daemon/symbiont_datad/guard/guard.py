@@ -147,7 +147,6 @@ class Guard:
     def _loop(self) -> None:
         while not self._stopping.is_set():
             batch = self._hints.take(self._patience())
-            self.beat = time.monotonic()
             if self._stopping.is_set():
                 return
             with self._turning:
@@ -176,7 +175,7 @@ class Guard:
         return max(min(self._next_scan, now + _TURN_S, self._backoff.next_due()) - now, 0.0)
 
     def _turn(self, batch: Batch) -> None:
-        now = time.monotonic()
+        now = self.beat = time.monotonic()  # only who has the turn says so: a turn that hangs stops them all
         self._take_settings()
         revived = self._revive_watcher()
         if batch.overflowed:
