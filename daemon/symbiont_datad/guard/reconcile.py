@@ -93,11 +93,13 @@ class _Pass:
                 return False
             tree.make_parents()
             parent_fd = self.stack.enter_context(tree.parent())
+        above = os.fstat(parent_fd)
         observed = _observe(tree.name, parent_fd)
-        refuse_untrusted(os.fstat(parent_fd), observed.uid if observed.is_directory else None, tree.path)
+        refuse_untrusted(above, observed.uid if observed.is_directory else None, tree.path)
         if not self._put_right(row, "", observed, parent_fd):
             return False
-        self.fds[""] = self.stack.enter_context(tree.root())
+        root_fd = self.fds[""] = self.stack.enter_context(pinned(tree.name, parent_fd))
+        refuse_untrusted(above, os.fstat(root_fd).st_uid, tree.path)
         return True
 
     def visit(self, row: Directory, path: str, parent_fd: int) -> bool:
