@@ -136,6 +136,15 @@ def test_a_damaged_ledger_is_moved_aside_whole(path: Path) -> None:
         assert 1 == len(ledger.actions())
 
 
+def test_a_damaged_ledger_is_left_alone_by_those_who_only_read(path: Path) -> None:
+    """`status` and `events` say that it can't be read, and move nothing."""
+    path.parent.mkdir()
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(LedgerError):
+        Ledger.for_reading(path)
+    assert [path] == list(path.parent.iterdir())
+
+
 def test_a_ledger_of_a_newer_version_is_refused_and_untouched(path: Path) -> None:
     """An older daemon doesn't write into what it doesn't understand."""
     Ledger(path).close()

@@ -105,10 +105,11 @@ class SpacePoint:
 class Ledger:
     """One open ledger. Threads may share it; each call is a transaction of its own."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, replace_damaged: bool = True) -> None:
         """Open the ledger at `path`, or begin one; None is one in memory, forgotten on `close`.
 
-        `replaced` names the old file if it could not be read and was moved aside. Raises LedgerError.
+        A file that can't be read is moved aside, and a new one begun (`replaced` names the old one), or else, without
+        `replace_damaged`, left as it is. Raises LedgerError.
         """
         self.path = path or Path(":memory:")
         self.replaced: Path | None = None
@@ -121,18 +122,23 @@ class Ledger:
             self._db = self._open()
         except sqlite3.OperationalError as error:  # locked, full, not permitted: the file itself may be whole
             raise LedgerError(f"{path}: {error}") from error
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if not replace_damaged:
+                raise LedgerError(f"{path}: {error}") from error
             self.replaced = path.with_name(f"{path.name}.damaged-{int(time.time())}")
             for suffix in ("", "-wal", "-shm"):
                 old = Path(f"{path}{suffix}")
                 if old.exists():
                     old.rename(f"{self.replaced}{suffix}")
-            self._db = self._open()
+            try:
+                self._db = self._open()
+            except sqlite3.Error as again:
+                raise LedgerError(f"{path}: {again}") from again
 
     @classmethod
     def for_reading(cls, path: Path) -> Self:
-        """The ledger at `path`, or an empty one that is never written when there is none."""
-        return cls(path if path.exists() else None)
+        """The ledger at `path`, left as it is even if it is damaged; an empty one in memory when there is none."""
+        return cls(path if path.exists() else None, replace_damaged=False)
 
     def _open(self) -> sqlite3.Connection:
         if self.path.name != ":memory:":

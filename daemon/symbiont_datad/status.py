@@ -64,7 +64,7 @@ def collect(root: str, daemon_dir: Path) -> Status:
     if not path.exists():
         return empty
     try:
-        with Ledger(path) as ledger:
+        with Ledger.for_reading(path) as ledger:
             usage, space = ledger.usage()
             return Status(
                 root,

@@ -54,6 +54,7 @@ class Supervisor:
         self._reload = False
         self._notifier = Notifier()
         self._children: dict[str, Child] = {}
+        self._starting = threading.Lock()
         self._failing: dict[str, str] = {}
         self._no_ledger = ""
         self._started_at = 0.0
@@ -154,7 +155,8 @@ class Supervisor:
             if jump:
                 emit("clock_jumped", seconds=round(jump, 1))
             if os.getpid() == 1:
-                _reap_orphans({child.pid for child in list(self._children.values())})
+                with self._starting:  # a child that is not listed yet is no orphan
+                    _reap_orphans({child.pid for child in list(self._children.values())})
             if self._health().alive:
                 self._notifier.alive()
             self._notifier.status(self._summary())
@@ -200,7 +202,8 @@ class Supervisor:
         if self._is_stopping():
             return
         try:
-            child = self._children[name] = Child(name, self._jobs)
+            with self._starting:
+                child = self._children[name] = Child(name, self._jobs)
             if self._is_stopping():  # `_end_jobs` may not have seen it
                 child.stop()
             try:

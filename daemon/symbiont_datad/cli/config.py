@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from symbiont_datad.cli.invocation import invocation
+from symbiont_datad.cli.show import document as print_document
 from symbiont_datad.errors import ExitCode, SettingsError
 from symbiont_datad.report import printable
 
 if TYPE_CHECKING:
     from symbiont_datad.settings import Leaf, Loaded
-
-SCHEMA = 1
 
 app = typer.Typer(name="config", help="Show and check the settings.", no_args_is_help=True)
 
@@ -28,7 +27,7 @@ def show(ctx: typer.Context, changed: Changed = False, as_json: Json = False) ->
     loaded = invocation(ctx).load()
     found = [leaf for leaf in leaves(loaded.settings) if not changed or loaded.origins[leaf.name] != "default"]
     if as_json:
-        _print_json({"file": _file(loaded), "settings": _rows(loaded, found)})
+        print_document({"file": _file(loaded), "settings": _rows(loaded, found)})
     else:
         for line in _listing(loaded, found):
             typer.echo(line)
@@ -42,13 +41,13 @@ def check(ctx: typer.Context, as_json: Json = False) -> None:
     except SettingsError as error:
         problems = str(error).splitlines()
         if as_json:
-            _print_json({"valid": False, "problems": problems})
+            print_document({"valid": False, "problems": problems})
         else:
             for problem in problems:
                 typer.echo(problem)
         raise typer.Exit(int(ExitCode.USAGE)) from None
     if as_json:
-        _print_json({"valid": True, "problems": []})
+        print_document({"valid": True, "problems": []})
     else:
         typer.echo(f"settings are good ({_file(loaded) or 'no file'})")
 
@@ -64,10 +63,6 @@ def schema(as_json: Json = False) -> None:
 
 def _file(loaded: "Loaded") -> str | None:
     return str(loaded.file) if loaded.file else None
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps({"schema": SCHEMA} | document, indent=2))
 
 
 def _rows(loaded: "Loaded", found: "list[Leaf]") -> list[dict[str, Any]]:
