@@ -31,14 +31,14 @@ def clean(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) ->
 
 def _run(name: str, ctx: typer.Context, dry_run: bool, as_json: bool) -> None:
     from symbiont_datad.jobs.context import job_settings
-    from symbiont_datad.jobs.runner import run_here
+    from symbiont_datad.jobs.runner import open_ledger, run_here
     from symbiont_datad.ledger import Ledger
 
     settings = job_settings(invocation(ctx).load().settings)
     show.quiet_log()
     with (
         _stoppable() as stop,
-        Ledger.for_reading(settings.ledger_path) if dry_run else Ledger(settings.ledger_path) as ledger,
+        Ledger.for_reading(settings.ledger_path) if dry_run else open_ledger(settings) as ledger,
     ):
         report = run_here(name, settings, ledger, dry_run=dry_run, stopping=stop.is_set)
     if report.outcome == "failed" and not as_json:

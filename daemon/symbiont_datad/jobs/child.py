@@ -16,8 +16,7 @@ from dataclasses import replace
 
 from symbiont_datad.errors import Locked
 from symbiont_datad.events import configure
-from symbiont_datad.jobs.runner import run_here
-from symbiont_datad.ledger import Ledger
+from symbiont_datad.jobs.runner import open_ledger, run_here
 
 _NICENESS = 10  # the I/O priority follows it (ioprio_set(2), "IOPRIO_CLASS_NONE")
 
@@ -33,7 +32,7 @@ def main(name: str, report_fd: int) -> None:
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     configure(settings.log_format, settings.log_level)
     answer: object
-    with Ledger(settings.ledger_path) as ledger:
+    with open_ledger(settings) as ledger:
         try:
             report = run_here(name, settings, ledger, stopping=stop.is_set)
             answer = replace(report, actions=(), findings=())

@@ -1,7 +1,7 @@
 """Running a job: its lock, its row in the ledger, its events, and a report whatever happens.
 
-`run_here` runs a job in this process; commands and job processes call it. `run_in_child` has a process of its own do
-that, at low priority: so the daemon's memory stays flat, its repairs don't wait for a job, and a job that dies takes
+`run_here` runs a job in this process; commands and job processes call it. `Child` has a process of its own do that, at
+low priority: so the daemon's memory stays flat, its repairs don't wait for a job, and a job that dies takes
 nothing with it.
 """
 
@@ -36,13 +36,19 @@ def run_here(
 
     A job that raises has failed: its report says why. Raises Locked when another run of it is under way. A dry run
     takes no lock and leaves no row.
+
+    The work is done even when the ledger can't be written: on a full disk `clean` is what makes room.
     """
     started = time.time() if now is None else now
     function = JOBS[name].load()
     if dry_run:
         return _timed(lambda: function(JobContext(settings, ledger, 0, started, True, stopping)), name, started)
     with hold(settings.lock_path(name), f"another {name} is running"):
-        run = ledger.begin_run(name, started)
+        try:
+            run = ledger.begin_run(name, started)
+        except LedgerError as error:
+            run = 0  # no run has this number
+            emit("ledger_failed", job=name, reason=str(error))
         emit("job_started", job=name)
         report = _timed(lambda: function(JobContext(settings, ledger, run, started, False, stopping)), name, started)
         try:
@@ -52,6 +58,15 @@ def run_here(
             emit("ledger_failed", job=name, reason=str(error))
     _tell(report)
     return report
+
+
+def open_ledger(settings: JobSettings) -> Ledger:
+    """The ledger; where it can't be opened, one in memory, so that a job can run (`ledger_failed` says so)."""
+    try:
+        return Ledger(settings.ledger_path)
+    except (LedgerError, OSError) as error:
+        emit("ledger_failed", reason=str(error))
+        return Ledger(None)
 
 
 def _timed(work: Callable[[], JobReport], name: str, started: float) -> JobReport:
