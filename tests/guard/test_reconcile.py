@@ -342,3 +342,28 @@ def test_what_is_not_ours_to_repair_is_reported(open_path: Path, as_nobody: AsNo
         ("repair_failed", "logs", "mode not repaired: Operation not permitted"),
         ("repair_failed", "logs/agents", "missing not repaired: Permission denied"),
     ] == [(failure.kind, failure.path, failure.detail) for failure in result.failures]
+
+
+def test_what_was_moved_aside_is_told_even_if_the_directory_can_not_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills between the move to quarantine and the mkdir: the move is an action, the mkdir a failure."""
+    layout = made(layout_at(tmp_path / "data"))
+    at = tmp_path / "data" / "logs" / "agents"
+    at.rmdir()
+    at.write_bytes(b"in the way")
+    mkdir = os.mkdir
+
+    def full(name: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        if name == "agents" and not at.exists():
+            raise OSError(28, "No space left on device")
+        mkdir(name, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    result = reconcile(layout, now=NOW)
+    assert ["obstruction_quarantined"] == [action.kind for action in result.actions]
+    assert ["repair_failed"] == [failure.kind for failure in result.failures]
+    (item,) = (tmp_path / "data").glob(".quarantine/*/item")
+    assert b"in the way" == item.read_bytes()
+    monkeypatch.undo()
+    assert ["directory_recreated"] == [action.kind for action in reconcile(layout, now=NOW).actions]

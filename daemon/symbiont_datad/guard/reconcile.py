@@ -170,7 +170,8 @@ class _Pass:
             return present
         for drift in repairs:
             try:
-                self.actions += repair(drift, row, self.layout, parent_fd, self.now, self.fresh)
+                for action in repair(drift, row, self.layout, parent_fd, self.now, self.fresh):
+                    self.actions.append(action)  # one by one: what was done before a failure is told as well
             except UnsafePath as error:
                 self.failures.append(Finding("repair_refused", path, Severity.ERROR, str(error)))
             except OSError as error:

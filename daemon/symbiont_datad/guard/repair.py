@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -42,44 +43,45 @@ def make_directory(parent_fd: int, name: str, row: Directory, layout: Layout) ->
     return True
 
 
-def repair(drift: Drift, row: Directory, layout: Layout, parent_fd: int, now: float, fresh: bool) -> list[Action]:
-    """Put one drift right and hand back what was done; `fresh` says that the tree is being made at start.
+def repair(drift: Drift, row: Directory, layout: Layout, parent_fd: int, now: float, fresh: bool) -> Iterator[Action]:
+    """Put one drift right, yielding each thing as it is done; `fresh` says that the tree is being made at start.
 
-    Raises OSError or UnsafePath; what was not done can be tried again.
+    Raises OSError or UnsafePath; what was not done can be tried again, and what was yielded has been done all the same.
     """
     name = drift.path.rpartition("/")[2] or layout.tree.name
     rule = f"layout {row.path or 'root'}"
     if drift.kind is DriftKind.MISSING or drift.kind is DriftKind.OBSTRUCTED:
-        return _stand_up(drift, name, row, rule, layout, parent_fd, now, fresh)
+        yield from _stand_up(drift, name, row, rule, layout, parent_fd, now, fresh)
+        return
     with pinned(name, parent_fd) as fd:
         if drift.path:  # the root itself may well be a mount point
             refuse_other_mount(parent_fd, fd, drift.path)
         if drift.kind is DriftKind.OWNER:
             set_owner(fd, layout.uid, layout.gid)
-            return [Action("owner_restored", drift.path, rule, f"owner was {drift.found}, declared {drift.expected}")]
+            yield Action("owner_restored", drift.path, rule, f"owner was {drift.found}, declared {drift.expected}")
+            return
         set_mode(fd, wanted_mode(row, os.fstat(fd).st_mode))
-        return [Action("permissions_restored", drift.path, rule, f"mode was {drift.found}, declared {drift.expected}")]
+        yield Action("permissions_restored", drift.path, rule, f"mode was {drift.found}, declared {drift.expected}")
 
 
 def _stand_up(
     drift: Drift, name: str, row: Directory, rule: str, layout: Layout, parent_fd: int, now: float, fresh: bool
-) -> list[Action]:
-    actions: list[Action] = []
+) -> Iterator[Action]:
     for _ in range(_TRIES):
         if make_directory(parent_fd, name, row, layout):
             kind = "directory_created" if fresh else "directory_recreated"
-            actions.append(Action(kind, drift.path, rule, f"{drift.found} was there ({row.purpose})"))
-            return actions
+            yield Action(kind, drift.path, rule, f"{drift.found} was there ({row.purpose})")
+            return
         with suppress(FileNotFoundError):
             found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):  # somebody else was quicker
-                return actions
+                return
             reason = f"{drift.found} stood in the place of a directory ({row.purpose})"
             if drift.path:
                 where = quarantine(layout.tree, drift.path, kind="obstruction", reason=reason, now=now)
             else:
                 where = _set_root_obstruction_aside(layout.tree, parent_fd, now)
-            actions.append(Action("obstruction_quarantined", drift.path, rule, f"{reason}; it is now {where}"))
+            yield Action("obstruction_quarantined", drift.path, rule, f"{reason}; it is now {where}")
     raise OSError(errno.EBUSY, "something keeps taking the place of the directory", drift.path)
 
 
