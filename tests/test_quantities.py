@@ -11,7 +11,6 @@ from symbiont_datad.quantities import (
     Share,
     format_duration,
     format_size,
-    format_time_ago,
     parse_duration,
     parse_mode,
     parse_share,
@@ -146,11 +145,6 @@ def test_sizes_for_people(size: int, expected: str) -> None:
 def test_durations_for_people(seconds: float, expected: str) -> None:
     """A duration has its two largest units, and is rounded up into the next one rather than to 60."""
     assert expected == format_duration(seconds)
-
-
-def test_times_ago() -> None:
-    """A distance in time says on which side of now it lies."""
-    assert ["just now", "5 s ago", "in 2h"] == [format_time_ago(0.2), format_time_ago(5), format_time_ago(-7200)]
 
 
 @given(st.integers(0, 2**63 - 1))

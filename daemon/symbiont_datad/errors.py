@@ -48,9 +48,3 @@ class Locked(DatadError):
     def __init__(self, message: str, holder: int | None = None) -> None:
         super().__init__(message)
         self.holder = holder
-
-
-class Interrupted(DatadError):
-    """The user or the service manager asked to stop before the work was done."""
-
-    exit_code = ExitCode.INTERRUPTED

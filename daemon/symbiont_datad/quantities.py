@@ -149,13 +149,6 @@ def format_duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def format_time_ago(seconds: float) -> str:
-    """A distance in time for people: "just now", "3m 20s ago", and "in 3m 20s" for a negative distance."""
-    if abs(seconds) < 1:
-        return "just now"
-    return f"{format_duration(seconds)} ago" if seconds > 0 else f"in {format_duration(-seconds)}"
-
-
 def spell_size(size: int) -> str:
     """Bytes without rounding, so that `parse_size` gives the same back: "50MiB", "1000001"."""
     for power in range(len(_BINARY) - 1, 0, -1):

@@ -1,7 +1,7 @@
 """Which files some process has open, by /proc (proc(5)). Without /proc (macOS) nobody can be asked cheaply."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from symbiont_datad.fsops.root import Tree
@@ -29,17 +29,6 @@ def open_files(root: str) -> OpenFiles:
     """Every file that any process has open. On a network file system only if `root`, an absolute path, is on it too."""
     unseen = _Unseen()
     return OpenFiles(frozenset(_descriptors(root, unseen)), unseen.words())
-
-
-def open_among(root: str, files: Collection[FileId]) -> OpenFiles:
-    """Those of a few files that are open. Stops looking when all are found, and remembers nothing else."""
-    unseen, found = _Unseen(), set[FileId]()
-    for one in _descriptors(root, unseen):
-        if one in files:
-            found.add(one)
-            if len(found) == len(files):
-                break
-    return OpenFiles(frozenset(found), unseen.words())
 
 
 def identity(tree: Tree, path: str) -> FileId | None:

@@ -136,7 +136,7 @@ class InotifyWatcher:
             raise OSError(errno.ENOSYS, "/proc is not mounted") from None
         if (
             watch.descriptor < 0
-        ):  # watchdog passes EACCES over and keeps the callback: inotify needs to read what it watches
+        ):  # inotify must read what it watches; watchdog passes EACCES over, and keeps the callback
             self._inotify.remove_callbacks([(watch.descriptor, watch.key)])
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return watch
