@@ -243,6 +243,12 @@ def test_the_watchdog_is_fed(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 1.5
 
 
+def thread_states(pid: int) -> set[str]:
+    """The states of a process's threads, as proc(5) abbreviates them: `T` is stopped by a signal."""
+    stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+
 @as_root
 @pytest.mark.slow
 def test_the_watchdog_is_not_fed_while_the_guard_hangs(tmp_path: Path) -> None:
@@ -261,9 +267,11 @@ def test_the_watchdog_is_not_fed_while_the_guard_hangs(tmp_path: Path) -> None:
             daemon.manager.wait_for("WATCHDOG=1")
             until(lambda: not daemon.children(), 20.0)
             daemon.send(signal.SIGSTOP)
+            until(lambda: {"T"} == thread_states(daemon.pid), 5.0)  # a thread that still runs would repair it at once
             (daemon.root / "state/sessions").rmdir()
             subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True)
             try:
+                assert not (daemon.root / "state/sessions").exists()
                 daemon.send(signal.SIGCONT)
                 time.sleep(64.0)
                 seen = len(daemon.manager.datagrams)
