@@ -1,0 +1,114 @@
+"""Packs: many sealed blobs in one file, with a sealed header at its end.
+
+`blob1 … blobN || sealed header || uint32 length of the sealed header`, numbers little-endian. A header entry is the
+blob's kind, its length as sealed, its plain length if it is compressed, and the SHA-256 of its plaintext.
+
+Source: restic `doc/design.rst`, "Pack Format".
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from symbiont_datad.restic.crypto import OVERHEAD, Buffer, Key
+from symbiont_datad.restic.errors import Damaged
+
+TARGET_SIZE = 16 << 20
+"""A pack is closed when it has reached this size (bytes)."""
+
+_PLAIN = struct.Struct("<BI32s")
+_COMPRESSED = struct.Struct("<BII32s")
+_LENGTH = struct.Struct("<I")
+
+
+class BlobType(IntEnum):
+    """What a blob holds. The number is that of a header's entry for a blob that is not compressed."""
+
+    DATA = 0
+    TREE = 1
+
+    @property
+    def word(self) -> str:
+        """The name that index files use."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBlob:
+    """A blob's place in its pack. `length` as sealed, `plain_length` 0 when it is not compressed; both in bytes."""
+
+    id: bytes
+    type: BlobType
+    offset: int
+    length: int
+    plain_length: int
+
+    @property
+    def size(self) -> int:
+        """The size of its plaintext in bytes."""
+        return self.plain_length or self.length - OVERHEAD
+
+
+class Packer:
+    """A pack that grows in memory."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.blobs: list[PackedBlob] = []
+        self.size = 0
+
+    def add(self, blob_id: bytes, kind: BlobType, sealed: bytes, plain_length: int) -> None:
+        """Append a sealed blob; `plain_length` is 0 when it was not compressed."""
+        length = len(sealed)
+        self.blobs.append(PackedBlob(blob_id, kind, self.size, length, plain_length))
+        self.parts.append(sealed)
+        self.size += length
+
+    def finish(self, key: Key) -> list[bytes]:
+        """The whole pack, as parts to be joined."""
+        header = key.seal(b"".join(_entries(self.blobs)))
+        return [*self.parts, header, _LENGTH.pack(len(header))]
+
+
+def header_size(blobs: int, compressed: int) -> int:
+    """The bytes that a header for so many blobs takes in its pack, `compressed` of which are compressed."""
+    return OVERHEAD + _LENGTH.size + (blobs - compressed) * _PLAIN.size + compressed * _COMPRESSED.size
+
+
+def header_length(tail: Buffer, pack_size: int) -> int:
+    """How many bytes at the end of a pack are its header, by the pack's last 4 bytes. Raises Damaged."""
+    sealed: int = _LENGTH.unpack(tail)[0]
+    if not OVERHEAD + _PLAIN.size <= sealed <= pack_size - _LENGTH.size:
+        raise Damaged(f"the pack's header can't have {sealed} bytes")
+    return sealed + _LENGTH.size
+
+
+def read_header(end: Buffer, key: Key) -> list[PackedBlob]:
+    """The blobs that a header names. `end` are the pack's last `header_length` bytes. Raises Damaged."""
+    text = key.open(memoryview(end)[: -_LENGTH.size])
+    blobs = []
+    offset = at = 0
+    try:
+        while at < len(text):
+            kind = text[at]
+            if kind > 3:
+                raise Damaged(f"the pack's header names a blob of kind {kind}")
+            entry = _COMPRESSED if kind & 2 else _PLAIN
+            fields = entry.unpack_from(text, at)
+            at += entry.size
+            blobs.append(
+                PackedBlob(fields[-1], BlobType(kind & 1), offset, fields[1], fields[2] if kind & 2 else 0)
+            )
+            offset += fields[1]
+    except struct.error:
+        raise Damaged("the pack's header ends in the middle of an entry") from None
+    return blobs
+
+
+def _entries(blobs: list[PackedBlob]) -> Iterator[bytes]:
+    for blob in blobs:
+        if blob.plain_length:
+            yield _COMPRESSED.pack(blob.type + 2, blob.length, blob.plain_length, blob.id)
+        else:
+            yield _PLAIN.pack(blob.type, blob.length, blob.id)
