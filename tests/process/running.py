@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from symbiont_datad.ledger import Ledger
+
 T = TypeVar("T")
 
 COMMAND = (sys.executable, "-m", "symbiont_datad")
@@ -123,7 +125,13 @@ class Daemon:
         self.config.write_text(settings, encoding="utf-8")
         seen = len(self.manager.datagrams)
         self.send(signal.SIGHUP)
-        self.manager.wait_for("READY=1", after=seen)
+        reloading = self.manager.wait_for("RELOADING=1", after=seen)
+        self.manager.wait_for("READY=1", after=reloading)
+
+    def recorded(self, kind: str) -> list[str]:
+        """The paths of one kind of action in its ledger so far."""
+        with Ledger.for_reading(self.root.parent / "datad/ledger.db") as ledger:
+            return [row.path for row in ledger.actions(kinds=(kind,))]
 
     def is_right(self) -> bool:
         """Whether every directory of the built-in layout is there with mode 0755."""

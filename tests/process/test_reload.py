@@ -68,11 +68,12 @@ def test_a_new_log_level_takes_effect(tmp_path: Path) -> None:
     with running(tmp_path) as daemon:
         daemon.reload('logging.level = "error"')
         (daemon.root / "state/sessions").rmdir()
-        until(daemon.is_right)
+        until(lambda: "state/sessions" in daemon.recorded("directory_recreated"))  # it would be in the log by then
         daemon.reload('logging.level = "info"')
         (daemon.root / "logs/system").rmdir()
         daemon.wait_for_event("directory_recreated", path="logs/system")
-        assert ["logs/system"] == [event["path"] for event in daemon.events("directory_recreated")]
+        repaired = [event["path"] for event in daemon.events("directory_recreated")]
+        assert ["logs/system"] == repaired, daemon.log.read_text()
 
 
 @pytest.mark.parametrize(
