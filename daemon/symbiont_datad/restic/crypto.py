@@ -119,9 +119,7 @@ def derive(password: str, salt: bytes, scrypt: Scrypt) -> Key:
     return Key(stretched[:32], stretched[32:48], stretched[48:])
 
 
-def make_key_file(
-    master: Key, password: str, *, created: str, username: str, hostname: str, scrypt: Scrypt
-) -> KeyFile:
+def make_key_file(master: Key, password: str, *, created: str, username: str, hostname: str, scrypt: Scrypt) -> KeyFile:
     """A key file that opens to `master` with this password."""
     salt = os.urandom(_SALT)
     data = derive(password, salt, scrypt).seal(master.to_master())

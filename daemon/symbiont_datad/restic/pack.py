@@ -65,6 +65,11 @@ class Packer:
         self.parts.append(sealed)
         self.size += length
 
+    def absorb(self, other: "Packer") -> None:
+        """Append all blobs of another packer."""
+        for blob, sealed in zip(other.blobs, other.parts, strict=True):
+            self.add(blob.id, blob.type, sealed, blob.plain_length)
+
     def finish(self, key: Key) -> list[bytes]:
         """The whole pack, as parts to be joined."""
         header = key.seal(b"".join(_entries(self.blobs)))
@@ -97,9 +102,7 @@ def read_header(end: Buffer, key: Key) -> list[PackedBlob]:
             entry = _COMPRESSED if kind & 2 else _PLAIN
             fields = entry.unpack_from(text, at)
             at += entry.size
-            blobs.append(
-                PackedBlob(fields[-1], BlobType(kind & 1), offset, fields[1], fields[2] if kind & 2 else 0)
-            )
+            blobs.append(PackedBlob(fields[-1], BlobType(kind & 1), offset, fields[1], fields[2] if kind & 2 else 0))
             offset += fields[1]
     except struct.error:
         raise Damaged("the pack's header ends in the middle of an entry") from None

@@ -1,0 +1,53 @@
+"""zstd, with one context a thread: setting one up costs more than a small blob."""
+
+import threading
+
+import zstandard
+
+from symbiont_datad.restic.crypto import Buffer
+from symbiont_datad.restic.errors import Damaged
+
+LARGEST = 1 << 30
+"""Bytes to which a file of the repository may unpack; more is refused."""
+
+_local = threading.local()
+
+
+def compress(data: Buffer, level: int) -> bytes:
+    """The data as one zstd frame."""
+    compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
+    found = compressors.get(level)
+    if found is None:
+        found = compressors[level] = zstandard.ZstdCompressor(level=level)
+    return found.compress(data)
+
+
+def decompress(data: Buffer, size: int) -> bytes:
+    """What a frame holds, which must be `size` bytes. Raises Damaged."""
+    try:
+        plain = _decompressor().decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise Damaged(f"compressed data can't be unpacked ({error})") from None
+    if len(plain) != size:
+        raise Damaged(f"compressed data unpacks to {len(plain)} bytes instead of {size}")
+    return plain
+
+
+def decompress_any(data: Buffer) -> bytes:
+    """What a frame holds when nobody has said how much that is, at most `LARGEST` bytes. Raises Damaged."""
+    try:
+        stream = _decompressor().stream_reader(data)
+        plain = stream.read(LARGEST + 1)
+    except zstandard.ZstdError as error:
+        raise Damaged(f"compressed data can't be unpacked ({error})") from None
+    if len(plain) > LARGEST:
+        raise Damaged(f"compressed data unpacks to more than {LARGEST} bytes")
+    return plain
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    try:
+        found: zstandard.ZstdDecompressor = _local.decompressor
+    except AttributeError:
+        found = _local.decompressor = zstandard.ZstdDecompressor()
+    return found

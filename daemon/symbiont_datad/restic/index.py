@@ -1,0 +1,176 @@
+"""The index: in which pack each blob lies. In memory a blob takes about 50 bytes, however many there are.
+
+Records of a fixed size lie in one array, in buckets by the first two bytes of the blob's id; so a look-up is one
+subtraction and a short search, and loading makes no object for a blob that stays.
+
+Source of the file format: restic `doc/design.rst`, "Indexing".
+"""
+
+import struct
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import NamedTuple
+
+import msgspec
+
+from symbiont_datad.restic.crypto import OVERHEAD
+from symbiont_datad.restic.errors import Damaged
+from symbiont_datad.restic.pack import BlobType, PackedBlob
+from symbiont_datad.restic.records import IndexBlob, IndexFile, IndexPack
+
+ROLL_OVER = 50_000
+"""An index file is closed when it names this many blobs, as restic does."""
+
+_RECORD = struct.Struct("<32sIIII")  # id, pack's number * 2 + type, offset, length, plain length
+_SIZE = _RECORD.size
+_PREFIX = struct.Struct(f">H{_SIZE - 2}x")
+_BUCKETS = 1 << 16
+
+_DECODER = msgspec.json.Decoder(IndexFile)
+
+
+class Place(NamedTuple):
+    """Where a blob lies. `length` as sealed, `plain_length` 0 when it is not compressed; both in bytes."""
+
+    pack: bytes
+    type: BlobType
+    offset: int
+    length: int
+    plain_length: int
+
+    @property
+    def size(self) -> int:
+        """The size of the blob's plaintext in bytes."""
+        return self.plain_length or self.length - OVERHEAD
+
+
+class Index:
+    """All blobs of a repository. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._packs: list[bytes] = []
+        self._numbers: dict[bytes, int] = {}
+        self._table = bytearray()
+        self._starts = array("I", bytes(4 * (_BUCKETS + 1)))
+        self._unsorted = bytearray()
+        self._fresh: dict[bytes, bytes] = {}
+
+    def __len__(self) -> int:
+        """The number of records; a blob that lies in two packs counts twice."""
+        return (len(self._table) + len(self._unsorted)) // _SIZE + len(self._fresh)
+
+    def load(self, text: bytes) -> None:
+        """Add what an index file (its JSON) says. Raises Damaged."""
+        pack_record, unhex = _RECORD.pack, bytes.fromhex
+        records = self._unsorted
+        try:
+            for pack in _DECODER.decode(text).packs:
+                number = self._number(unhex(pack.id)) * 2
+                for blob in pack.blobs:
+                    records += pack_record(
+                        unhex(blob.id), number + (blob.type == "tree"), blob.offset, blob.length,
+                        blob.uncompressed_length,
+                    )  # fmt: skip
+        except (msgspec.MsgspecError, ValueError, struct.error) as error:
+            raise Damaged(f"an index file can't be read ({error})") from None
+
+    def add(self, pack: bytes, blobs: Iterable[PackedBlob]) -> None:
+        """Add a pack that was just saved."""
+        number = self._number(pack) * 2
+        for blob in blobs:
+            self._fresh[blob.id] = _RECORD.pack(
+                blob.id, number + blob.type, blob.offset, blob.length, blob.plain_length
+            )
+        if len(self._fresh) > max(ROLL_OVER, len(self._table) // _SIZE):
+            self._settle()
+
+    def find(self, blob: bytes) -> Place | None:
+        """Where the blob lies (one of the places, if there are several); None when the index does not know it."""
+        if self._unsorted:
+            self._settle()
+        record = self._fresh.get(blob)
+        if record is None:
+            bucket = blob[0] << 8 | blob[1]
+            start, end = self._starts[bucket] * _SIZE, self._starts[bucket + 1] * _SIZE
+            at = self._table.find(blob, start, end)
+            while at >= 0 and (at - start) % _SIZE:  # the same bytes across two records
+                at = self._table.find(blob, at + 1, end)
+            if at < 0:
+                return None
+            return self._place(*_RECORD.unpack_from(self._table, at)[1:])
+        return self._place(*_RECORD.unpack(record)[1:])
+
+    def __contains__(self, blob: bytes) -> bool:
+        """Whether the index knows the blob."""
+        return self.find(blob) is not None
+
+    def blobs(self) -> Iterator[tuple[bytes, Place]]:
+        """Every record, in no order. The index must not change meanwhile."""
+        self._settle()
+        for blob, *fields in _RECORD.iter_unpack(self._table):
+            yield blob, self._place(*fields)
+
+    def packs(self) -> list[bytes]:
+        """The ids of all packs that were ever named, also those of which no blob is left."""
+        return self._packs
+
+    def _number(self, pack: bytes) -> int:
+        number = self._numbers.setdefault(pack, len(self._packs))
+        if number == len(self._packs):
+            self._packs.append(pack)
+        return number
+
+    def _place(self, number: int, offset: int, length: int, plain_length: int) -> Place:
+        return Place(self._packs[number >> 1], BlobType(number & 1), offset, length, plain_length)
+
+    def _settle(self) -> None:
+        """Sort what came since the last time into the buckets: a counting sort, by the first two bytes of the id."""
+        if not self._unsorted and not self._fresh:
+            return
+        for record in self._fresh.values():
+            self._unsorted += record
+        self._fresh.clear()
+        counts = [0] * (_BUCKETS + 1)
+        for source in (self._table, self._unsorted):
+            for (prefix,) in _PREFIX.iter_unpack(source):
+                counts[prefix + 1] += 1
+        starts = array("I", accumulate(counts))
+        cursor = array("I", starts)
+        sorted_table = bytearray(len(self._table) + len(self._unsorted))
+        for source in (self._table, self._unsorted):
+            view = memoryview(source)
+            at = 0
+            for (prefix,) in _PREFIX.iter_unpack(source):
+                slot = cursor[prefix]
+                cursor[prefix] = slot + 1
+                sorted_table[slot * _SIZE : slot * _SIZE + _SIZE] = view[at : at + _SIZE]
+                at += _SIZE
+            view.release()
+        self._table, self._starts, self._unsorted = sorted_table, starts, bytearray()
+
+
+def encode_index(packs: Iterable[tuple[bytes, Iterable[PackedBlob]]]) -> bytes:
+    """The JSON of an index file that names these packs."""
+    return msgspec.json.encode(
+        IndexFile(
+            [
+                IndexPack(
+                    pack.hex(),
+                    [
+                        IndexBlob(blob.id.hex(), blob.type.word, blob.offset, blob.length, blob.plain_length)
+                        for blob in blobs
+                    ],
+                )
+                for pack, blobs in packs
+            ]
+        )
+    )
+
+
+def decode_index(text: bytes) -> IndexFile:
+    """An index file as a record. Raises Damaged."""
+    try:
+        return _DECODER.decode(text)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"an index file can't be read ({error})") from None
