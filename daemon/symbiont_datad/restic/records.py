@@ -46,13 +46,13 @@ class MasterKey(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A lock. `exclusive` is left out by restic when false only in the sense of Go's JSON: it is always written."""
+    """A lock. `time` is when it was last refreshed; `uid` and `gid` are left out when they are 0, as restic does."""
 
     time: str
+    exclusive: bool
     hostname: str
     username: str
     pid: int
-    exclusive: bool | None = None
     uid: int = 0
     gid: int = 0
     namespace: str = ""
