@@ -21,10 +21,10 @@ _HOLE = LARGEST
 _ZEROS = bytes(LARGEST)
 
 
-def pieces(fd: int, size: int, seed: int) -> Iterator[memoryview]:
-    """The chunks of the first `size` bytes of an open file; fewer when it ends earlier. Each is valid until the next.
+def pieces(fd: int, size: int, seed: int) -> Iterator[tuple[memoryview, bool]]:
+    """The chunks of the first `size` bytes of an open file, and whether each is part of a hole (all zero).
 
-    Large holes are not read from the disk. Raises OSError.
+    Fewer come when the file ends earlier. Each is valid until the next. Large holes are not read. Raises OSError.
     """
     from pyfastcdc import FastCDC  # 35 ms to import, and most backups have no large file
 
@@ -32,10 +32,10 @@ def pieces(fd: int, size: int, seed: int) -> Iterator[memoryview]:
     for start, end, is_hole in _extents(fd, size):
         if is_hole:
             for at in range(start, end, LARGEST):
-                yield memoryview(_ZEROS)[: end - at]
+                yield memoryview(_ZEROS)[: end - at], True
         else:
             for chunk in cutter.cut_stream(_Window(fd, start, end)):
-                yield chunk.data
+                yield chunk.data, False
 
 
 class _Window(io.RawIOBase):

@@ -4,7 +4,8 @@ Source: restic `doc/design.rst`, "Snapshots", "Keys, Encryption and MAC", "Locks
 when empty are so in restic's own JSON too. Bytes are standard base64 in JSON.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 
@@ -147,9 +148,14 @@ def format_time_ns(ns: int) -> str:
     Years outside 0001 to 9999 can't be written so; they are moved to the nearest bound. Go refuses them as well.
     """
     seconds, fraction = divmod(ns, 1_000_000_000)
+    if fraction:
+        return f"{_whole(seconds)}{f'.{fraction:09d}'.rstrip('0')}Z"
+    return f"{_whole(seconds)}Z"
+
+
+@lru_cache(maxsize=4096)
+def _whole(seconds: int) -> str:
     try:
-        whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return "9999-12-31T23:59:59Z" if ns > 0 else "0001-01-01T00:00:00Z"
-    tail = f".{fraction:09d}".rstrip("0") if fraction else ""
-    return f"{whole.rjust(19, '0')}{tail}Z"
+        return (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()  # noqa: DTZ001  # UTC, written as Z
+    except OverflowError:
+        return "9999-12-31T23:59:59" if seconds > 0 else "0001-01-01T00:00:00"

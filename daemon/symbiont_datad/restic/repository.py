@@ -63,6 +63,7 @@ class Repository:
         self.index = Index()
         self.index_names: set[str] = set()
         self.index_lock = threading.Lock()
+        self._index_read = False
 
     # Small files
 
@@ -116,6 +117,12 @@ class Repository:
             with self.index_lock:
                 _named(FileKind.INDEX, name, lambda text=text: self.index.load(text))  # type: ignore[misc]
             self.index_names.add(name)
+        self._index_read = True
+
+    def need_index(self) -> None:
+        """Read the index if it was never read."""
+        if not self._index_read:
+            self.load_index()
 
     def find(self, blob: bytes) -> Place | None:
         """Where a blob lies; None when the index, as far as it is loaded, does not know it."""

@@ -97,7 +97,7 @@ _ESCAPES = {7: "\\a", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "
 
 
 def quote(name: bytes) -> str:
-    """A name as Go's `strconv.Quote` writes it, without the quotes around it: printable text, and escapes for the rest."""
+    """A name as Go's `strconv.Quote` writes it, without the quotes around it: printable text, escapes for the rest."""
     if _PLAIN_NAME.fullmatch(name):
         return name.decode("ascii")
     quoted = []

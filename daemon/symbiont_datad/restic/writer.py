@@ -1,4 +1,4 @@
-"""Adding blobs: each is stored once, packs are closed at 16 MiB and saved behind the work, the index comes after them."""
+"""Adding blobs: each is stored once, packs are closed at 16 MiB and saved behind the work, the index follows them."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor

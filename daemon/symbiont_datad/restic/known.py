@@ -1,0 +1,148 @@
+"""What is known from before: the trees of earlier snapshots, and what lstat said when they were made.
+
+A directory whose entries look exactly as they did is the same tree, without a look at its files or at the old tree.
+That memory is a small file beside the repository (`Memory`): it saves time and nothing depends on it.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from symbiont_datad.restic.errors import RepositoryError
+from symbiont_datad.restic.records import format_time_ns
+from symbiont_datad.restic.repository import Repository
+from symbiont_datad.restic.tree import Node, decode_tree, split_tree
+
+SLACK_NS = 2_000_000_000
+"""A file whose last change is this close to the time when it was read may have changed after that, unseen: clocks of
+file systems tick as slowly as that."""
+
+_FORMAT = 1
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """One directory as it was: digests of what lstat said of its entries and of the trees below it; and its tree."""
+
+    entries: bytes
+    children: bytes
+    tree: bytes
+
+
+class _File(msgspec.Struct, array_like=True):
+    format: int
+    repository: str
+    indexes: list[str]
+    directories: dict[str, Seen]
+
+
+@dataclass(slots=True)
+class Memory:
+    """The directories that were seen, by absolute path."""
+
+    repository: str
+    directories: dict[bytes, Seen] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path, repository: str, indexes: Iterable[str]) -> "Memory":
+        """The memory at `path`; empty when it is not of this repository, or when an index file that there was is gone.
+
+        Index files go when a repository is pruned or repaired. Then a tree that is remembered may have gone too.
+        """
+        try:
+            found = msgspec.msgpack.decode(path.read_bytes(), type=_File)
+        except (OSError, msgspec.MsgspecError):
+            return cls(repository)
+        if found.format != _FORMAT or found.repository != repository or not set(found.indexes) <= set(indexes):
+            return cls(repository)
+        return cls(repository, {os.fsencode(name): seen for name, seen in found.directories.items()})
+
+    def save(self, path: Path, indexes: Iterable[str]) -> None:
+        """Write the memory, whole or not at all; one that can't be written is no loss."""
+        directories = {
+            name.decode("utf-8", "surrogateescape"): seen for name, seen in self.directories.items() if _is_text(name)
+        }
+        content = msgspec.msgpack.encode(_File(_FORMAT, self.repository, sorted(indexes), directories))
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with suppress(OSError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(path)
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@dataclass(slots=True)
+class Known:
+    """One entry of an earlier snapshot: its node, and the node as it is encoded."""
+
+    node: Node
+    raw: bytes
+
+    def is_unchanged(self, found: os.stat_result, before_ns: float) -> bool:
+        """Whether a regular file is the one that was stored, by all that lstat tells.
+
+        `before_ns`: what changed later than that may have changed once more after it was read.
+        """
+        node = self.node
+        return (
+            node.type == "file"
+            and node.size == found.st_size
+            and node.inode == found.st_ino
+            and node.uid == found.st_uid
+            and node.gid == found.st_gid
+            and not node.error
+            and found.st_ctime_ns < before_ns
+            and node.mtime == format_time_ns(found.st_mtime_ns)
+            and node.ctime == format_time_ns(found.st_ctime_ns)
+        )
+
+
+class Trees:
+    """The trees that one directory had in earlier snapshots, the best first; read when somebody asks."""
+
+    def __init__(self, repository: Repository, ids: Callable[[], Iterable[bytes]]) -> None:
+        self._repository = repository
+        self._ids = ids
+        self._nodes: list[dict[str, Known]] | None = None
+
+    def ids(self) -> list[bytes]:
+        """Their ids."""
+        return list(dict.fromkeys(self._ids()))
+
+    def get(self, name: str) -> Known | None:
+        """What the best of the trees that has this (quoted) name says of it."""
+        return next((nodes[name] for nodes in self._read() if name in nodes), None)
+
+    def below(self, name: str) -> "Trees":
+        """The trees of a subdirectory."""
+        return Trees(self._repository, lambda: self._subtrees(name))
+
+    def _subtrees(self, name: str) -> Iterator[bytes]:
+        for nodes in self._read():
+            known = nodes.get(name)
+            if known is not None and known.node.subtree:
+                yield bytes.fromhex(known.node.subtree)
+
+    def _read(self) -> list[dict[str, Known]]:
+        if self._nodes is None:
+            self._nodes = []
+            for tree in self.ids():
+                self._repository.need_index()
+                try:
+                    text = self._repository.load_blob(tree)
+                    nodes = decode_tree(text)
+                except RepositoryError:
+                    continue  # it is damaged: then nothing is known, and all is stored anew
+                raws = split_tree(text)
+                self._nodes.append({node.name: Known(node, bytes(raw)) for node, raw in zip(nodes, raws, strict=True)})
+        return self._nodes

@@ -1,0 +1,195 @@
+"""Reading files into a repository: open without following a link, read, and look whether the file held still."""
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol
+
+from symbiont_datad.restic.chunk import WHOLE, pieces
+from symbiont_datad.restic.pack import BlobType
+from symbiont_datad.restic.writer import Writer
+
+TRIES = 3
+"""How often a file that changes while it is read is read."""
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOATIME = getattr(os, "O_NOATIME", 0)
+_HEAD = 100
+"""Bytes at the start of a file by which a live database is recognised."""
+
+
+class NotCopied(Exception):
+    """No consistent copy of a live database could be had; the text says why, in one clause."""
+
+
+class Live(Protocol):
+    """Files that change while they are open, and how they are read so that the copy is whole."""
+
+    def is_database(self, head: bytes) -> bool:
+        """Whether a file that begins so is a database with a way of its own to be copied."""
+
+    def companions(self, name: bytes) -> Sequence[bytes]:
+        """The names of the files beside a database that are no part of a copy of it."""
+
+    def copy(self, dir_fd: int, name: bytes) -> AbstractContextManager[int]:
+        """A descriptor of a consistent copy. Raises NotCopied or OSError."""
+
+    def is_dataset(self, names: Iterable[bytes]) -> bool:
+        """Whether a directory with these entries is a dataset whose parts must be read in an order."""
+
+    def reading_order(self, names: Sequence[bytes]) -> Sequence[bytes]:
+        """The entries of a dataset, what names others first."""
+
+    def versions(self, dataset_fd: int) -> frozenset[bytes]:
+        """What must still be there when the dataset was read, or else it has to be read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What was read of one file. `found` is what fstat said when it was opened, `new` whether a chunk was new here.
+
+    `error`: empty, or why the content may be torn.
+    """
+
+    chunks: list[str]
+    size: int
+    found: os.stat_result
+    attributes: list[tuple[str, bytes]]
+    new: bool
+    error: str = ""
+
+
+def open_regular(name: bytes, dir_fd: int, owner: int) -> int:
+    """A descriptor of a regular file, opened without a trace in its access time where that is allowed.
+
+    Raises OSError; FileNotFoundError also when something else has the name by now.
+    """
+    flags = _FLAGS
+    if os.geteuid() in (0, owner):
+        flags |= _NOATIME
+    try:
+        fd = os.open(name, flags, dir_fd=dir_fd)
+    except PermissionError:
+        if not flags & _NOATIME:
+            raise
+        fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+    return fd
+
+
+def attributes_of(fd: int) -> list[tuple[str, bytes]]:
+    """The extended attributes of an open file, by name; none where the system or the file system has none."""
+    if not hasattr(os, "listxattr"):  # Python has it on Linux only
+        return []
+    try:
+        names = os.listxattr(fd)
+    except OSError:
+        return []
+    found = []
+    for name in sorted(names):
+        try:
+            found.append((name, os.getxattr(fd, name)))
+        except OSError:  # it went, or we may not
+            continue
+    return found
+
+
+class Reader:
+    """Reads files of one tree into a writer; used by several threads."""
+
+    def __init__(self, writer: Writer, seed: int, live: Live | None) -> None:
+        self._writer = writer
+        self._seed = seed
+        self._live = live
+
+    def read(self, dir_fd: int, name: bytes, owner: int) -> Content:
+        """Store the content of a file. Raises OSError, or what storing raises (RepositoryError)."""
+        fd = open_regular(name, dir_fd, owner)
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(2, "it was replaced by something else")
+            if self._live is not None and found.st_size > _HEAD and self._live.is_database(os.pread(fd, _HEAD, 0)):
+                return self._database(fd, dir_fd, name, found)
+            return self._settled(fd, found)
+        finally:
+            os.close(fd)
+
+    def is_database(self, dir_fd: int, name: bytes) -> bool:
+        """Whether the file is a live database, by how it begins."""
+        try:
+            fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+        except OSError:
+            return False
+        try:
+            found = os.fstat(fd)
+            return (
+                self._live is not None
+                and stat.S_ISREG(found.st_mode)
+                and self._live.is_database(os.pread(fd, _HEAD, 0))
+            )
+        finally:
+            os.close(fd)
+
+    def _settled(self, fd: int, found: os.stat_result) -> Content:
+        """Read until the file holds still, or has only grown behind what was read."""
+        chunks, size, new = self._store(fd, found.st_size)
+        for _ in range(TRIES - 1):
+            now = os.fstat(fd)
+            if size == found.st_size and _same(now, found):
+                return Content(chunks, size, found, attributes_of(fd), new)
+            if now.st_size > size == found.st_size:
+                # A log that is appended to: if what was read is still the same, it is what the file held then.
+                again, _, more = self._store(fd, size)
+                new |= more
+                if again == chunks:
+                    return Content(chunks, size, found, attributes_of(fd), new)
+            found = os.fstat(fd)
+            chunks, size, more = self._store(fd, found.st_size)
+            new |= more
+        if size == found.st_size and _same(os.fstat(fd), found):
+            return Content(chunks, size, found, attributes_of(fd), new)
+        return Content(chunks, size, found, attributes_of(fd), new, "changed while it was read")
+
+    def _database(self, fd: int, dir_fd: int, name: bytes, found: os.stat_result) -> Content:
+        assert self._live is not None
+        try:
+            with self._live.copy(dir_fd, name) as copy:
+                chunks, size, new = self._store(copy, os.fstat(copy).st_size)
+        except NotCopied as error:
+            raw = self._settled(fd, found)
+            return Content(raw.chunks, raw.size, raw.found, raw.attributes, raw.new, f"no consistent copy: {error}")
+        return Content(chunks, size, found, attributes_of(fd), new)
+
+    def _store(self, fd: int, size: int) -> tuple[list[str], int, bool]:
+        """Store the first `size` bytes; hand back the chunks, how many bytes there were, and whether one was new."""
+        if size == 0:
+            return [], 0, False
+        store = self._writer.store
+        if size <= WHOLE:
+            data = os.pread(fd, size, 0)
+            if not data:
+                return [], 0, False
+            blob, new = store(BlobType.DATA, data)
+            return [blob.hex()], len(data), new
+        chunks, length, any_new = [], 0, False
+        last: tuple[int, bytes] | None = None
+        for piece, is_hole in pieces(fd, size, self._seed):
+            length += len(piece)
+            if is_hole and last is not None and last[0] == len(piece):
+                chunks.append(last[1].hex())
+                continue
+            blob = sha256(piece).digest()
+            last = (len(piece), blob) if is_hole else None
+            new = self._writer.store_as(blob, BlobType.DATA, piece)
+            any_new |= new
+            chunks.append(blob.hex())
+        return chunks, length, any_new
+
+
+def _same(now: os.stat_result, found: os.stat_result) -> bool:
+    return (
+        now.st_mtime_ns == found.st_mtime_ns and now.st_ctime_ns == found.st_ctime_ns and now.st_size == found.st_size
+    )
