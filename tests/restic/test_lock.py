@@ -4,6 +4,9 @@ import itertools
 import json
 import os
 import random
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,8 +21,10 @@ import msgspec
 import pytest
 
 from symbiont_datad.restic.errors import LockLost, RepositoryLocked, Unavailable
+from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import STALE_S, HeldLock, Identity, LockStore, hold, is_stale, unlock
 from symbiont_datad.restic.records import Lock, format_time
+from symbiont_datad.restic.repository import open_repository
 
 ME = Identity("host", "anna", os.getpid(), 1000, 1000, namespace="boot-1")
 START = datetime(2026, 11, 23, 10, tzinfo=UTC).timestamp()
@@ -80,6 +85,7 @@ class Directory:
     def write_lock(self, lock: Lock) -> str:
         """As the protocol has it."""
         name = f"{os.getpid()}-{threading.get_ident()}-{random.getrandbits(64):x}"
+        time.sleep(random.uniform(0, 0.005))  # as slow as storage may be: others write between our look and our file
         (self.path / name).write_bytes(msgspec.json.encode(lock))
         return name
 
@@ -433,6 +439,53 @@ def test_an_exclusive_lock_is_never_held_beside_another(tmp_path: Path) -> None:
     assert total["x"] >= WORKERS * THREADS
     assert total["s"] >= WORKERS * THREADS
     assert [] == os.listdir(locks)
+
+
+@pytest.mark.slow
+def test_restic_and_we_respect_each_other(tmp_path: Path) -> None:
+    """restic is refused where we are in the way, `restic unlock` spares our lock, and signals us outside containers."""
+    restic = os.environ.get("DATAD_RESTIC") or shutil.which("restic")
+    if not restic:
+        pytest.skip("restic is not installed")
+    (tmp_path / "file").write_text("content")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "RESTIC_REPOSITORY": str(tmp_path / "repository"),
+        "RESTIC_PASSWORD": "test",
+    }
+
+    def run(*arguments: str) -> str:
+        command = [restic, "--no-cache", *arguments]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert "already locked" in done.stderr or done.returncode == 0, done.stderr
+        return done.stderr
+
+    run("init")
+    run("backup", "file")
+    store = open_repository(LocalBackend(str(tmp_path / "repository")), "test")
+    here = replace(ME, hostname=socket.gethostname())
+    contained = replace(here, own_pid_space=True)
+    hangups: list[int] = []
+    handler = signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
+    try:
+        with hold(store, here, exclusive=False, settle_s=0.01):
+            assert "" == run("backup", "file")
+            assert f"already locked by PID {os.getpid()} on {here.hostname} by anna" in run("prune")
+        with hold(store, contained, exclusive=True, settle_s=0.01) as held:
+            assert "already locked exclusively" in run("backup", "file")
+            run("unlock")
+            assert [held.name] == [name for name, _ in store.lock_files()]
+            assert [] == hangups
+        with hold(store, here, exclusive=True, settle_s=0.01) as held:
+            run("unlock")
+            assert [held.name] == [name for name, _ in store.lock_files()]
+            assert [signal.SIGHUP] == hangups
+    finally:
+        signal.signal(signal.SIGHUP, handler)
+    store.write_lock(lock(time=format_time(time.time()), hostname=here.hostname, pid=dead_pid(), exclusive=True))
+    run("unlock")
+    assert [] == list(store.lock_files())
 
 
 if __name__ == "__main__":
