@@ -42,10 +42,12 @@ def make(root: Path, files: int) -> Path:
 def clean(root: str, daemon_dir: str) -> None:
     """The process that is measured: `clean` with one rule, as a job process runs it."""
     from symbiont_datad.events import configure
-    from symbiont_datad.jobs.context import JobSettings
+    from symbiont_datad.jobs.context import JobSettings, Keep, RepositorySettings, SnapshotSettings
     from symbiont_datad.jobs.runner import run_here
+    from symbiont_datad.jobs.secrets import Secrets
     from symbiont_datad.layout import Category, Directory, Layout
     from symbiont_datad.ledger import Ledger
+    from symbiont_datad.quantities import Share
     from symbiont_datad.retention.rules import Rule
 
     layout = Layout(
@@ -57,6 +59,9 @@ def clean(root: str, daemon_dir: str) -> None:
     settings = JobSettings(
         layout=layout,
         daemon_dir=Path(daemon_dir),
+        snapshots=SnapshotSettings(
+            RepositorySettings("", Secrets(encrypted=False, key_file=Path())), Keep(), Keep(), False, Share(0.0), DAY
+        ),
         backup_count=3,
         settle_s=10.0,
         keep_if_open=True,

@@ -48,3 +48,25 @@ class Locked(DatadError):
     def __init__(self, message: str, holder: int | None = None) -> None:
         super().__init__(message)
         self.holder = holder
+
+
+class NoRepository(DatadError):
+    """There is no snapshot repository where one should be."""
+
+    exit_code = ExitCode.NO_REPOSITORY
+
+
+class WrongPassword(DatadError):
+    """No key of the snapshot repository opens with the password that the settings lead to."""
+
+    exit_code = ExitCode.WRONG_PASSWORD
+
+
+class Unusable(DatadError):
+    """The snapshot repository is away, damaged or full, or refused what was asked of it."""
+
+
+class Interrupted(DatadError):
+    """The work was asked to stop, and did so between two steps."""
+
+    exit_code = ExitCode.INTERRUPTED

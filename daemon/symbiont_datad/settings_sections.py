@@ -25,11 +25,14 @@ from symbiont_datad.settings_types import (
     Text,
     Unit,
     read_absolute,
+    read_count,
     read_text,
 )
 from symbiont_datad.settings_types import Size as SizeOf
 
 OBJECT_STORES = ("s3://", "gs://", "az://")
+
+_HIGHEST_LEVEL = 19  # of zstd's levels; those above it need much more memory, to read as well
 
 
 def _read_mount(value: object, info: ValidationInfo) -> bool | Path:
@@ -69,6 +72,13 @@ def _read_listen(value: object) -> str:
     return text
 
 
+def _read_level(value: object) -> int:
+    level = read_count(value)
+    if not 1 <= level <= _HIGHEST_LEVEL:
+        raise ValueError(f"must be a whole number from 1 to {_HIGHEST_LEVEL}")
+    return level
+
+
 def _read_pattern(value: object) -> str:
     text = read_text(value)
     if text.startswith("/") or ".." in text.split("/"):
@@ -81,6 +91,8 @@ Mount = Annotated[bool | Path, PlainValidator(_read_mount), WithJsonSchema({"typ
 Repository = Annotated[str, BeforeValidator(_read_repository),
                        Unit("plain", "an absolute path, `s3://bucket/prefix`, `gs://…` or `az://…`")]  # fmt: skip
 Listen = Annotated[str, BeforeValidator(_read_listen), Unit("plain", "`host:port`")]
+Level = Annotated[int, PlainValidator(_read_level), WithJsonSchema({"type": ["integer", "string"]}),
+                  Unit("plain", "a whole number from 1 to 19")]  # fmt: skip
 Patterns = Annotated[tuple[Annotated[str, BeforeValidator(_read_pattern)], ...], Unit("plain", "a list of patterns")]
 Paths = Annotated[tuple[AbsolutePath, ...], Unit("plain", "a list of absolute paths")]
 
@@ -131,6 +143,9 @@ class Backup(Section):
     keep_monthly: Count | None = Field(None, description="Number of months to keep one snapshot of.", examples=[12])
     keep_yearly: Count | None = Field(None, description="Number of years to keep one snapshot of.", examples=[3])
     keep_within: Interval | None = Field(None, description="Keep every snapshot younger than this.", examples=["7d"])
+    compression_level: Level = Field(
+        3, description="How hard zstd tries when `enable_compression` is true: 1 is fast, 19 is small.", examples=[9]
+    )
     include_caches: bool = Field(False, description="Whether prompt caches are part of backups.", examples=[True])
     password_file: AbsolutePath | None = Field(
         None,

@@ -12,10 +12,12 @@ from typing import Any
 import structlog
 
 from symbiont_datad.formats.context import REQUIRED
-from symbiont_datad.jobs.context import JobSettings
+from symbiont_datad.jobs.context import JobSettings, Keep, RepositorySettings, SnapshotSettings
 from symbiont_datad.jobs.runner import run_here
+from symbiont_datad.jobs.secrets import Secrets
 from symbiont_datad.layout import Category, Directory, Layout
 from symbiont_datad.ledger import Ledger
+from symbiont_datad.quantities import Share
 from symbiont_datad.report import JobReport
 from symbiont_datad.retention.rules import Rule
 
@@ -27,6 +29,19 @@ ROWS = (
     "prompts/history", "prompts/cache", "vector_db", "vector_db/collections",
 )  # fmt: skip
 OPEN = {"state/agents/archives", "prompts/history", "vector_db/collections"}
+
+
+def snapshots_in(repository: Path | str, password: str | None = None, **other: Any) -> SnapshotSettings:
+    """Settings for snapshots in a repository at the path; `other` are fields of SnapshotSettings."""
+    secrets = Secrets(encrypted=False, key_file=Path("/nonexistent/key"), password=password)
+    fields: dict[str, Any] = {
+        "backups": Keep(last=3),
+        "autosaves": Keep(last=2),
+        "include_caches": False,
+        "min_free": Share(amount=0),
+        "read_all_within_s": 30 * DAY,
+    }
+    return SnapshotSettings(repository=RepositorySettings(str(repository), secrets), **{**fields, **other})
 
 
 def settings_for(base: Path, *rules: Rule, file_mode: int | None = None, uid: int = -1, **other: Any) -> JobSettings:
@@ -43,6 +58,7 @@ def settings_for(base: Path, *rules: Rule, file_mode: int | None = None, uid: in
         uid=uid,
     )
     fields: dict[str, Any] = {
+        "snapshots": snapshots_in(base / "backups"),
         "backup_count": 3,
         "settle_s": 10.0,
         "keep_if_open": True,

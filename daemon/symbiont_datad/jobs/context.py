@@ -1,15 +1,70 @@
 """What a job is given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symbiont_datad.jobs.secrets import Secrets, secrets_of
 from symbiont_datad.layout import Layout, layout_of
 from symbiont_datad.ledger import Ledger
+from symbiont_datad.quantities import Share
 
 if TYPE_CHECKING:
     from symbiont_datad.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySettings:
+    """Where the snapshot repository is (`location` as users write it), and how it is opened and written.
+
+    `level` is zstd's; None stores everything as it is.
+    """
+
+    location: str
+    secrets: Secrets
+    level: int | None = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which snapshots of one kind stay: the counts of a policy (see `restic.forget.Policy`). None is no rule."""
+
+    last: int | None = None
+    hourly: int | None = None
+    daily: int | None = None
+    weekly: int | None = None
+    monthly: int | None = None
+    yearly: int | None = None
+    within_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSettings:
+    """How snapshots are made, kept and checked.
+
+    `min_free`: the part of the repository's file system below which no backup starts. `read_all_within_s`: the time in
+    which the checks together read all data once.
+    """
+
+    repository: RepositorySettings
+    backups: Keep
+    autosaves: Keep
+    include_caches: bool
+    min_free: Share
+    read_all_within_s: float
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a job is; other threads look at it while it runs. `bytes` of `total_bytes`; a total of 0 is unknown."""
+
+    phase: str = ""
+    files: int = 0
+    bytes: int = 0
+    total_files: int = 0
+    total_bytes: int = 0
+    current: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +76,7 @@ class JobSettings:
 
     layout: Layout
     daemon_dir: Path
+    snapshots: SnapshotSettings
     backup_count: int
     settle_s: float
     keep_if_open: bool
@@ -33,6 +89,11 @@ class JobSettings:
         """Where the ledger is."""
         return self.daemon_dir / "ledger.db"
 
+    @property
+    def repository(self) -> RepositorySettings:
+        """The snapshot repository."""
+        return self.snapshots.repository
+
     def lock_path(self, name: str) -> Path:
         """Where the lock of a job (or of the keeper) is."""
         return self.daemon_dir / "locks" / f"{name}.lock"
@@ -43,7 +104,8 @@ class JobContext:
     """One run of a job: its settings, the ledger and the number of the run in it, and the time it goes by.
 
     With `dry_run` a job makes its plan, reports it, and touches nothing (`run` is 0 then). `stopping()` is true when
-    the run should end early, between two steps.
+    the run should end early, between two steps. `patience_s`: how long to wait for somebody who holds a lock on the
+    snapshot repository. `progress` is kept up to date by jobs that take long.
     """
 
     settings: JobSettings
@@ -52,6 +114,8 @@ class JobContext:
     now: float
     dry_run: bool = False
     stopping: Callable[[], bool] = lambda: False
+    patience_s: float = 0.0
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def layout(self) -> Layout:
@@ -64,10 +128,36 @@ def job_settings(settings: "Settings") -> JobSettings:
     return JobSettings(
         layout=layout_of(settings),
         daemon_dir=settings.daemon_dir,
+        snapshots=snapshot_settings(settings),
         backup_count=settings.backup_count,
         settle_s=settings.state.settle,
         keep_if_open=settings.retention.keep_if_open,
         require_snapshot=settings.retention.require_snapshot,
         log_format=settings.logging.format,
         log_level=settings.logging.level,
+    )
+
+
+def snapshot_settings(settings: "Settings") -> SnapshotSettings:
+    """The part of the settings that snapshots go by."""
+    backup, autosave = settings.backup, settings.autosave
+    return SnapshotSettings(
+        repository=RepositorySettings(
+            location=backup.repository or "",
+            secrets=secrets_of(settings),
+            level=backup.compression_level if settings.enable_compression else None,
+        ),
+        backups=Keep(
+            last=settings.backup_count,
+            hourly=backup.keep_hourly,
+            daily=backup.keep_daily,
+            weekly=backup.keep_weekly,
+            monthly=backup.keep_monthly,
+            yearly=backup.keep_yearly,
+            within_s=backup.keep_within,
+        ),
+        autosaves=Keep(last=autosave.keep_last, hourly=autosave.keep_hourly),
+        include_caches=backup.include_caches,
+        min_free=backup.min_free,
+        read_all_within_s=backup.read_all_within,
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symbiont_datad.errors import DatadError, SettingsError
-from symbiont_datad.formats.age import LARGEST, NoIdentity, read_identity
 from symbiont_datad.fsops.secret import GROUP_MAY_READ, OWNER_ALONE, read_secret
 from symbiont_datad.report import printable
 
@@ -77,6 +76,8 @@ def repository_password(secrets: Secrets) -> str:
 
 def age_identity(secrets: Secrets) -> str:
     """The key, `AGE-SECRET-KEY-1…`: `encryption.key`, else the line in `encryption.key_file`. Raises SettingsError."""
+    from symbiont_datad.formats.age import NoIdentity, read_identity
+
     if secrets.key is None:
         return identity_in(secrets.key_file, f'encryption.key_file = "{printable(str(secrets.key_file))}"')
     try:
@@ -87,6 +88,9 @@ def age_identity(secrets: Secrets) -> str:
 
 def identity_in(file: Path, name: str) -> str:
     """The identity in a key file; `name` begins the message of the SettingsError that is raised when there is none."""
+    # Most processes that carry settings about never open a key, and age's library is 3 MiB of memory.
+    from symbiont_datad.formats.age import LARGEST, NoIdentity, read_identity
+
     try:
         return read_identity(read_secret(file, OWNER_ALONE, LARGEST))
     except FileNotFoundError:

@@ -152,7 +152,8 @@ class _Judges:
         self._new: dict[str, str] = {}
         self._marks: dict[str, str] = {}
         try:
-            self._marks = context.ledger.marks()
+            marks = context.ledger.marks()
+            self._marks = {path: mark for path, mark in marks.items() if not path.startswith("/")}  # others' marks
         except LedgerError as error:
             emit("ledger_failed", job="sweep", reason=str(error))
         self.checked = 0
