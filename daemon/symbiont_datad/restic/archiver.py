@@ -7,18 +7,18 @@ followed. What can't be read, or doesn't hold still, is handed back by name: a s
 import errno
 import gc
 import grp
-import math
 import os
 import pwd
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b, sha256
-from operator import itemgetter
+from typing import NamedTuple
+
+import msgspec
 
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.known import SLACK_NS, Known, Memory, Seen, Trees
@@ -36,10 +36,6 @@ _OPEN_DIRECTORIES = 100
 """Directories that wait for their files to be read; each holds a descriptor."""
 _DEEPEST = 128
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_STAT = struct.Struct("<qqqQIII")
-
-Found = tuple[bytes, os.stat_result]
-_by_name = itemgetter(0)
 
 
 @dataclass(slots=True)
@@ -104,26 +100,47 @@ class Archived:
     started_ns: int
 
 
+class _Listing(NamedTuple):
+    """A directory's entries, and what of them is needed over and over.
+
+    `digest`: what lstat says of them, in short. `hot`: a file changed so lately that it may change again unseen.
+    """
+
+    names: list[bytes]
+    stats: list[os.stat_result | None]
+    digest: bytes
+    files: int
+    bytes: int
+    hot: bool
+
+
+class _Read(NamedTuple):
+    """What became of a file that was read: its node, its size in bytes, and why it may be torn (or "")."""
+
+    node: bytes
+    size: int
+    error: str
+
+
 @dataclass(slots=True)
 class _Directory:
-    """A directory that is being put together: its descriptor, its entries in order, a node for each when it is known.
+    """A directory that is being put together: its descriptor, and a node for each entry as soon as it is known.
 
     `quiet`: lstat says the same of every entry as it did the last time. `whole`: nothing in it was unread or torn.
     """
 
     fd: int
     path: bytes
-    entries: list[Found]
-    digest: bytes
+    listing: _Listing
     seen: Seen | None
     quiet: bool
     trees: Trees
     attributes: list[tuple[str, bytes]]
-    nodes: list[bytes | None]
+    nodes: dict[bytes, bytes] = field(default_factory=dict)
     whole: bool = True
-    reads: "list[tuple[Future[list[Content | OSError]], list[int]]]" = field(default_factory=list)
-    children: "list[tuple[int, _Directory]]" = field(default_factory=list)
-    subtrees: dict[int, tuple[bytes, list[tuple[str, bytes]]]] = field(default_factory=dict)
+    reads: "list[tuple[Future[list[_Read | OSError]], list[bytes]]]" = field(default_factory=list)
+    children: "list[tuple[bytes, os.stat_result, _Directory]]" = field(default_factory=list)
+    subtrees: dict[bytes, tuple[os.stat_result, bytes, list[tuple[str, bytes]]]] = field(default_factory=dict)
 
 
 class Archiver:
@@ -215,7 +232,7 @@ class Archiver:
         tree = sha256(text).digest()
         seen = self._memory.directories.get(path)
         if seen is None or seen.tree != tree:
-            self._repository.need_index()
+            # Without a look at the index: such a tree is small, and the index may not be needed for anything else.
             self._writer.store_as(tree, BlobType.TREE, text)
         self._after[path] = Seen(b"", b"", tree)
         return tree
@@ -232,76 +249,103 @@ class Archiver:
             self._pause()
             self._progress.current = os.fsdecode(path)
             here = self._listed(fd, path, trees, own)
-            if self._options.live is not None and self._options.live.is_dataset([name for name, _ in here.entries]):
+            if self._options.live is not None and self._options.live.is_dataset(here.listing.names):
                 return self._dataset(here, trees, depth, own)
             if not here.quiet:
-                self._files(here, range(len(here.entries)))
-            for i in range(len(here.entries)):
-                self._subdirectory(here, i, depth)
-                if self._open > _OPEN_DIRECTORIES:
-                    self._finish_children(here)
+                self._files(here, here.listing.names)
+            for name, found in zip(here.listing.names, here.listing.stats, strict=True):
+                if found is not None and stat.S_ISDIR(found.st_mode):
+                    self._subdirectory(here, name, found, depth)
+                    if self._open > _OPEN_DIRECTORIES:
+                        self._finish_children(here)
         except BaseException:
             os.close(fd)
             raise
         return here
 
     def _listed(self, fd: int, path: bytes, trees: Trees, own: os.stat_result | None) -> _Directory:
-        hollow = path in self._options.hollow
-        entries = [] if hollow else self._list(fd, path)
-        digest = _digest(entries, own)
+        listing = self._list(fd, path, own)
         seen = self._memory.directories.get(path)
-        quiet = seen is not None and seen.entries == digest
         if seen is not None:
             remembered = seen.tree
             trees = Trees(self._repository, lambda: [remembered])
-        return _Directory(fd, path, entries, digest, seen, quiet, trees, attributes_of(fd), [None] * len(entries))
+        quiet = seen is not None and seen.entries == listing.digest
+        if quiet:  # only the directories are looked at again
+            listing.stats[:] = [found if found and stat.S_ISDIR(found.st_mode) else None for found in listing.stats]
+        return _Directory(fd, path, listing, seen, quiet, trees, attributes_of(fd))
 
-    def _list(self, fd: int, path: bytes) -> list[Found]:
-        found: list[Found] = []
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                try:
-                    found.append((os.fsencode(entry.name), entry.stat(follow_symlinks=False)))
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    self._miss(path + b"/" + os.fsencode(entry.name), error)
+    def _list(self, fd: int, path: bytes, own: os.stat_result | None) -> _Listing:
+        """One pass over a directory; the loop is short because it runs for each file of the tree."""
+        names: list[bytes] = []
+        stats: list[os.stat_result | None] = []
+        facts: list[object] = []
+        files = size = 0
+        hot, latest = self._started_ns - SLACK_NS, 0
         prefix = path + b"/"
-        if any(omitted.startswith(prefix) for omitted in self._options.omit):
-            found = [entry for entry in found if prefix + entry[0] not in self._options.omit]
-        found.sort(key=_by_name)
-        return found
+        omit = self._options.omit if any(name.startswith(prefix) for name in self._options.omit) else frozenset()
+        if own is not None:
+            facts = [own.st_mtime_ns, own.st_ctime_ns, own.st_ino, own.st_mode, own.st_uid, own.st_gid]
+        if path not in self._options.hollow:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    name = entry.name.encode("utf-8", "surrogateescape")
+                    if omit and prefix + name in omit:
+                        continue
+                    try:
+                        s = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    except OSError as error:
+                        self._miss(prefix + name, error)
+                        continue
+                    names.append(name)
+                    stats.append(s)
+                    mode, length, ctime = s.st_mode, s.st_size, s.st_ctime_ns
+                    if stat.S_ISDIR(mode):
+                        length = 0
+                    else:
+                        latest = max(latest, ctime)
+                        if stat.S_ISREG(mode):
+                            files += 1
+                            size += length
+                    facts += (name, s.st_mtime_ns, ctime, length, s.st_ino, mode, s.st_uid, s.st_gid)
+        digest = blake2b(msgspec.msgpack.encode(facts), digest_size=32).digest()
+        return _Listing(names, stats, digest, files, size, latest >= hot)
 
-    def _files(self, here: _Directory, which: Iterable[int]) -> None:
+    def _files(self, here: _Directory, names: Iterable[bytes]) -> None:
         """Nodes for all that is no directory, as far as they are known; other threads read the rest."""
-        batch: list[int] = []
+        batch: list[bytes] = []
+        owners: list[int] = []
         size = 0
         apart, living = self._databases(here)
-        trusted = math.inf if here.quiet else self._trusted_ns
-        for i in which:
-            name, found = here.entries[i]
-            if stat.S_ISDIR(found.st_mode) or name in apart:
+        stats = dict(zip(here.listing.names, here.listing.stats, strict=True))
+        get = here.trees.get
+        for name in names:
+            found = stats[name]
+            if found is None or stat.S_ISDIR(found.st_mode) or name in apart:
                 continue
             if not stat.S_ISREG(found.st_mode):
-                here.nodes[i] = self._special(here, name, found)
+                self._special(here, name, found)
                 continue
-            known = here.trees.get(quote(name))
+            known = get(quote(name))
             if (
                 known is not None
+                and known.is_unchanged(found, self._trusted_ns)
                 and name not in living
-                and known.is_unchanged(found, trusted)
                 and self._is_stored(here, known)
             ):
-                here.nodes[i] = known.raw
-                self._pass_by(found)
+                here.nodes[name] = known.raw
+                self._pass_by(1, found.st_size)
                 continue
-            batch.append(i)
+            batch.append(name)
+            owners.append(found.st_uid)
             size += found.st_size
             if len(batch) == _BATCH or size >= _BATCH_BYTES:
-                self._submit(here, batch)
-                batch, size = [], 0
+                self._submit(here, batch, owners)
+                batch, owners, size = [], [], 0
         if batch:
-            self._submit(here, batch)
+            self._submit(here, batch, owners)
+        here.listing.stats[:] = [found if found and stat.S_ISDIR(found.st_mode) else None for found in stats.values()]
 
     def _databases(self, here: _Directory) -> tuple[set[bytes], set[bytes]]:
         """What lies beside live databases and is no part of a copy, and the databases that may be ahead of their file.
@@ -314,10 +358,10 @@ class Archiver:
         live = self._options.live
         if live is None:
             return apart, living
-        found = dict(here.entries)
-        for name in found:
-            owner, _, _ = name.rpartition(b"-")
-            if owner in found and name in live.companions(owner) and self._reader.is_database(here.fd, owner):
+        names = frozenset(here.listing.names)
+        for name in names:
+            owner, dash, _ = name.rpartition(b"-")
+            if dash and owner in names and name in live.companions(owner) and self._reader.is_database(here.fd, owner):
                 apart.add(name)
                 living.add(owner)
         return apart, living
@@ -328,31 +372,27 @@ class Archiver:
             return True
         return all(self._repository.find(bytes.fromhex(blob)) is not None for blob in known.node.content or ())
 
-    def _submit(self, here: _Directory, batch: list[int]) -> None:
+    def _submit(self, here: _Directory, batch: list[bytes], owners: list[int]) -> None:
         self._pause()
         self._repository.need_index()
-        items = [here.entries[i] for i in batch]
-        here.reads.append((self._readers.submit(self._read, here.fd, items), batch))
+        here.reads.append((self._readers.submit(self._read, here.fd, batch, owners), batch))
 
-    def _read(self, fd: int, items: list[Found]) -> list[Content | OSError]:
+    def _read(self, fd: int, names: list[bytes], owners: list[int]) -> list[_Read | OSError]:
         """What one of the reading threads does."""
-        results: list[Content | OSError] = []
-        for name, found in items:
+        results: list[_Read | OSError] = []
+        for name, owner in zip(names, owners, strict=True):
             self._pause()
             try:
-                content = self._reader.read(fd, name, found.st_uid)
+                content = self._reader.read(fd, name, owner)
             except OSError as error:
                 results.append(error)
                 continue
-            results.append(content)
+            results.append(_Read(_file_node(name, content), content.size, content.error))
             self._progress.files += 1
             self._progress.bytes += content.size
         return results
 
-    def _subdirectory(self, here: _Directory, i: int, depth: int) -> None:
-        name, found = here.entries[i]
-        if not stat.S_ISDIR(found.st_mode):
-            return
+    def _subdirectory(self, here: _Directory, name: bytes, found: os.stat_result, depth: int) -> None:
         path = here.path + b"/" + name
         try:
             if depth == _DEEPEST:
@@ -364,7 +404,8 @@ class Archiver:
             self._miss(path, error)
             here.whole = False
         else:
-            here.children.append((i, self._start(fd, path, here.trees.below(quote(name)), depth + 1)))
+            child = self._start(fd, path, here.trees.below(quote(name)), depth + 1)
+            here.children.append((name, found, child))
 
     def _dataset(self, here: _Directory, trees: Trees, depth: int, own: os.stat_result | None) -> _Directory:
         """Read a directory whose parts name each other, in order, and again when parts went away meanwhile."""
@@ -373,11 +414,14 @@ class Archiver:
         for _ in range(TRIES):
             before = replace(self._counts), len(self._unread), len(self._torn)
             versions = live.versions(here.fd)
-            number = {name: i for i, (name, _) in enumerate(here.entries)}
-            for name in live.reading_order(list(number)):
-                self._files(here, [number[name]])
-                self._subdirectory(here, number[name], depth)
-                self._finish_children(here)
+            stats = dict(zip(here.listing.names, here.listing.stats, strict=True))
+            for name in live.reading_order(here.listing.names):
+                found = stats[name]
+                if found is not None and stat.S_ISDIR(found.st_mode):
+                    self._subdirectory(here, name, found, depth)
+                    self._finish_children(here)
+            if not here.quiet:
+                self._files(here, here.listing.names)
                 wait(read for read, _ in here.reads)
             if versions <= live.versions(here.fd):
                 return here
@@ -389,25 +433,23 @@ class Archiver:
         return here
 
     def _finish_children(self, here: _Directory) -> None:
-        for i, child in here.children:
-            here.subtrees[i] = (self._finish(child), child.attributes)
+        for name, found, child in here.children:
+            here.subtrees[name] = (found, self._finish(child), child.attributes)
         here.children.clear()
 
     def _finish(self, here: _Directory) -> bytes:
         """Wait for the files, put the tree together, store it; hand back its id."""
         try:
             self._finish_children(here)
-            below = sha256(b"".join(here.subtrees[i][0] for i in sorted(here.subtrees))).digest()
+            below = sha256(b"".join(here.subtrees[name][1] for name in sorted(here.subtrees))).digest()
             if here.quiet and here.seen is not None and here.seen.children == below:
                 tree = here.seen.tree
-                for _, found in here.entries:
-                    if stat.S_ISREG(found.st_mode):
-                        self._pass_by(found)
+                self._pass_by(here.listing.files, here.listing.bytes)
                 self._counts.dirs_unmodified += 1
             else:
                 tree = self._assemble(here)
-            if here.whole and not self._is_hot(here):
-                self._after[here.path] = Seen(here.digest, below, tree)
+            if here.whole and not here.listing.hot:
+                self._after[here.path] = Seen(here.listing.digest, below, tree)
             return tree
         finally:
             os.close(here.fd)
@@ -415,68 +457,55 @@ class Archiver:
 
     def _assemble(self, here: _Directory) -> bytes:
         if here.quiet:
-            self._files(here, range(len(here.entries)))
-        for read, batch in here.reads:
-            for i, content in zip(batch, read.result(), strict=True):
-                name, _ = here.entries[i]
-                if isinstance(content, OSError):
+            self._take_over(here)
+        for read, names in here.reads:
+            for name, result in zip(names, read.result(), strict=True):
+                if isinstance(result, OSError):
                     here.whole = False
-                    if not isinstance(content, FileNotFoundError):
-                        self._miss(here.path + b"/" + name, content)
+                    if not isinstance(result, FileNotFoundError):
+                        self._miss(here.path + b"/" + name, result)
                     continue
-                here.nodes[i] = self._file_node(here, name, content)
-        for i, (subtree, attributes) in here.subtrees.items():
-            here.nodes[i] = _directory_node(*here.entries[i], subtree, attributes)
-        text = encode_tree(node for node in here.nodes if node is not None)
-        tree = sha256(text).digest()
+                here.nodes[name] = result.node
+                self._counts.bytes += result.size
+                if here.trees.get(quote(name)) is None:
+                    self._counts.files_new += 1
+                else:
+                    self._counts.files_changed += 1
+                if result.error:
+                    here.whole = False
+                    self._torn.append((here.path + b"/" + name, result.error))
+        here.reads.clear()
+        for name, (found, subtree, attributes) in here.subtrees.items():
+            here.nodes[name] = _directory_node(name, found, subtree, attributes)
         known = here.trees.ids()
-        counts = self._counts
+        here.trees.forget()
+        text = encode_tree([here.nodes[name] for name in sorted(here.nodes)])
+        here.nodes.clear()
+        tree = sha256(text).digest()
         if tree in known:
-            counts.dirs_unmodified += 1
+            self._counts.dirs_unmodified += 1
         else:
-            counts.dirs_changed += bool(known)
-            counts.dirs_new += not known
+            self._counts.dirs_changed += bool(known)
+            self._counts.dirs_new += not known
             self._repository.need_index()
             self._writer.store_as(tree, BlobType.TREE, text)
         return tree
 
+    def _take_over(self, here: _Directory) -> None:
+        """The nodes of files that are all as they were, from the last tree; if that is damaged, files are read anew."""
+        nodes = here.trees.files()
+        if nodes is None:
+            listing = self._list(here.fd, here.path, None)
+            here.listing.names[:], here.listing.stats[:] = listing.names, listing.stats
+            self._files(here, listing.names)
+            return
+        here.nodes.update(nodes)
+        self._pass_by(here.listing.files, here.listing.bytes)
+
     # Nodes
 
-    def _file_node(self, here: _Directory, name: bytes, content: Content) -> bytes:
-        found = content.found
-        quoted = quote(name)
-        self._counts.bytes += content.size
-        if here.trees.get(quoted) is None:
-            self._counts.files_new += 1
-        else:
-            self._counts.files_changed += 1
-        if content.error:
-            here.whole = False
-            self._torn.append((here.path + b"/" + name, content.error))
-        return encode_node(
-            Node(
-                name=quoted,
-                type="file",
-                mode=go_mode(found.st_mode),
-                mtime=(mtime := format_time_ns(found.st_mtime_ns)),
-                atime=mtime,
-                ctime=format_time_ns(found.st_ctime_ns),
-                uid=found.st_uid,
-                gid=found.st_gid,
-                user=_user(found.st_uid),
-                group=_group(found.st_gid),
-                inode=found.st_ino,
-                device_id=found.st_dev if found.st_nlink > 1 else 0,
-                size=content.size,
-                links=found.st_nlink,
-                extended_attributes=[Attribute(*pair) for pair in content.attributes],
-                content=content.chunks,
-                error=content.error,
-            )
-        )
-
-    def _special(self, here: _Directory, name: bytes, found: os.stat_result) -> bytes | None:
-        """The node of a link, FIFO, socket or device; None for a link that went, or can't be read."""
+    def _special(self, here: _Directory, name: bytes, found: os.stat_result) -> None:
+        """A node for a link, FIFO, socket or device; none for a link that went, or can't be read."""
         target = b""
         kind = TYPES.get(stat.S_IFMT(found.st_mode), "")
         if kind == "symlink":
@@ -486,7 +515,7 @@ class Archiver:
                 here.whole = False
                 if not isinstance(error, FileNotFoundError):
                     self._miss(here.path + b"/" + name, error)
-                return None
+                return
         node = _bare_node(name, found, kind)
         node.links = 0 if kind in ("fifo", "socket") else found.st_nlink
         if kind in ("dev", "chardev"):
@@ -494,15 +523,15 @@ class Archiver:
         node.linktarget = target.decode("utf-8", "replace")
         if node.linktarget.encode() != target:
             node.linktarget_raw = target
-        return encode_node(node)
+        here.nodes[name] = encode_node(node)
 
     # Small things
 
-    def _pass_by(self, found: os.stat_result) -> None:
-        self._counts.files_unmodified += 1
-        self._counts.bytes += found.st_size
-        self._progress.files += 1
-        self._progress.bytes += found.st_size
+    def _pass_by(self, files: int, size: int) -> None:
+        self._counts.files_unmodified += files
+        self._counts.bytes += size
+        self._progress.files += files
+        self._progress.bytes += size
 
     def _miss(self, path: bytes, error: OSError) -> None:
         self._unread.append((path, error.strerror or str(error)))
@@ -510,11 +539,6 @@ class Archiver:
     def _pause(self) -> None:
         if self._options.stopping():
             raise Interrupted("asked to stop")
-
-    def _is_hot(self, here: _Directory) -> bool:
-        """Whether a file changed so lately that it may have changed again after it was read, within one tick."""
-        hot = self._started_ns - SLACK_NS
-        return any(found.st_ctime_ns >= hot and not stat.S_ISDIR(found.st_mode) for _, found in here.entries)
 
 
 def summary(archived: Archived, added: Added, ended_ns: int) -> Summary:
@@ -581,20 +605,30 @@ def _directory_node(name: bytes, found: os.stat_result, tree: bytes, attributes:
     return encode_node(node)
 
 
-def _digest(entries: list[Found], own: os.stat_result | None) -> bytes:
-    """What lstat says of a directory's entries, in short. Access times and the sizes of directories don't count."""
-    pack = _STAT.pack
-    parts = [
-        b"%b\0%b"
-        % (
-            name,
-            pack(s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino, s.st_mode, s.st_uid, s.st_gid),
+def _file_node(name: bytes, content: Content) -> bytes:
+    found = content.found
+    mtime = format_time_ns(found.st_mtime_ns)
+    return encode_node(
+        Node(
+            name=quote(name),
+            type="file",
+            mode=go_mode(found.st_mode),
+            mtime=mtime,
+            atime=mtime,
+            ctime=format_time_ns(found.st_ctime_ns),
+            uid=found.st_uid,
+            gid=found.st_gid,
+            user=_user(found.st_uid),
+            group=_group(found.st_gid),
+            inode=found.st_ino,
+            device_id=found.st_dev if found.st_nlink > 1 else 0,
+            size=content.size,
+            links=found.st_nlink,
+            extended_attributes=[Attribute(*pair) for pair in content.attributes],
+            content=content.chunks,
+            error=content.error,
         )
-        for name, s in entries
-    ]
-    if own is not None:
-        parts.append(pack(own.st_mtime_ns, own.st_ctime_ns, 0, own.st_ino, own.st_mode, own.st_uid, own.st_gid))
-    return blake2b(b"".join(parts), digest_size=32).digest()
+    )
 
 
 @lru_cache

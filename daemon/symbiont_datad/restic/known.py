@@ -127,6 +127,17 @@ class Trees:
         """The trees of a subdirectory."""
         return Trees(self._repository, lambda: self._subtrees(name))
 
+    def files(self) -> dict[bytes, bytes] | None:
+        """The encoded nodes of the best tree that are no directories, by raw name; None when it can't be read."""
+        nodes = self._read()
+        if not nodes:
+            return None
+        return {known.node.raw_name: known.raw for known in nodes[0].values() if known.node.type != "dir"}
+
+    def forget(self) -> None:
+        """Give up the memory that the trees take; they are read again when somebody asks."""
+        self._nodes = None
+
     def _subtrees(self, name: str) -> Iterator[bytes]:
         for nodes in self._read():
             known = nodes.get(name)

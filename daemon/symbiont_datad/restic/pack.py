@@ -51,29 +51,34 @@ class PackedBlob:
 
 
 class Packer:
-    """A pack that grows in memory."""
+    """A pack that grows in memory: one buffer, because thousands of small pieces would take more than they hold."""
 
     def __init__(self) -> None:
-        self.parts: list[bytes] = []
+        self.content = bytearray()
         self.blobs: list[PackedBlob] = []
-        self.size = 0
 
-    def add(self, blob_id: bytes, kind: BlobType, sealed: bytes, plain_length: int) -> None:
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return len(self.content)
+
+    def add(self, blob_id: bytes, kind: BlobType, sealed: Buffer, plain_length: int) -> None:
         """Append a sealed blob; `plain_length` is 0 when it was not compressed."""
-        length = len(sealed)
-        self.blobs.append(PackedBlob(blob_id, kind, self.size, length, plain_length))
-        self.parts.append(sealed)
-        self.size += length
+        self.blobs.append(PackedBlob(blob_id, kind, len(self.content), len(sealed), plain_length))
+        self.content += sealed
 
     def absorb(self, other: "Packer") -> None:
         """Append all blobs of another packer."""
-        for blob, sealed in zip(other.blobs, other.parts, strict=True):
-            self.add(blob.id, blob.type, sealed, blob.plain_length)
+        with memoryview(other.content) as view:
+            for blob in other.blobs:
+                self.add(blob.id, blob.type, view[blob.offset : blob.offset + blob.length], blob.plain_length)
 
-    def finish(self, key: Key) -> list[bytes]:
-        """The whole pack, as parts to be joined."""
+    def finish(self, key: Key) -> bytearray:
+        """The whole pack. Nothing may be added after that."""
         header = key.seal(b"".join(_entries(self.blobs)))
-        return [*self.parts, header, _LENGTH.pack(len(header))]
+        self.content += header
+        self.content += _LENGTH.pack(len(header))
+        return self.content
 
 
 def header_size(blobs: int, compressed: int) -> int:

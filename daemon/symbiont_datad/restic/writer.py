@@ -46,7 +46,7 @@ class Writer:
         self._claimed: set[bytes] = set()
         self._unindexed: list[tuple[bytes, list[PackedBlob]]] = []
         self._uploads = ThreadPoolExecutor(_UPLOADS, "upload")
-        self._room = threading.Semaphore(_UPLOADS + 1)
+        self._room = threading.Semaphore(_UPLOADS)
         self._under_way: list[Future[None]] = []
         self.added = Added()
 
@@ -154,10 +154,11 @@ class Writer:
 
     def _save_pack(self, packer: Packer) -> None:
         try:
-            content = b"".join(packer.finish(self._repository.key))
-            packer.parts.clear()
+            content = packer.finish(self._repository.key)
             pack = sha256(content).digest()
             self._repository.backend.save(FileKind.DATA, pack.hex(), [content])
+            del content
+            packer.content = bytearray()
         finally:
             self._room.release()
         with self._repository.index_lock:
