@@ -7,7 +7,6 @@ Source: restic `doc/design.rst`, "Pack Format".
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -75,7 +74,8 @@ class Packer:
 
     def finish(self, key: Key) -> bytearray:
         """The whole pack. Nothing may be added after that."""
-        header = key.seal(b"".join(_entries(self.blobs)))
+        entries = [header_entry(blob.id, blob.type, blob.length, blob.plain_length) for blob in self.blobs]
+        header = key.seal(b"".join(entries))
         self.content += header
         self.content += _LENGTH.pack(len(header))
         return self.content
@@ -96,7 +96,16 @@ def header_length(tail: Buffer, pack_size: int) -> int:
 
 def read_header(end: Buffer, key: Key) -> list[PackedBlob]:
     """The blobs that a header names. `end` are the pack's last `header_length` bytes. Raises Damaged."""
-    text = key.open(memoryview(end)[: -_LENGTH.size])
+    return parse_header(open_header(end, key))
+
+
+def open_header(end: Buffer, key: Key) -> bytes:
+    """The entries of a header, as they stand in it. `end` as for `read_header`. Raises Damaged."""
+    return key.open(memoryview(end)[: -_LENGTH.size])
+
+
+def parse_header(text: bytes) -> list[PackedBlob]:
+    """The blobs that the entries of a header name. Raises Damaged."""
     blobs = []
     offset = at = 0
     try:
@@ -114,9 +123,8 @@ def read_header(end: Buffer, key: Key) -> list[PackedBlob]:
     return blobs
 
 
-def _entries(blobs: list[PackedBlob]) -> Iterator[bytes]:
-    for blob in blobs:
-        if blob.plain_length:
-            yield _COMPRESSED.pack(blob.type + 2, blob.length, blob.plain_length, blob.id)
-        else:
-            yield _PLAIN.pack(blob.type, blob.length, blob.id)
+def header_entry(blob_id: bytes, kind: int, length: int, plain_length: int) -> bytes:
+    """The entry of one blob in a header; `plain_length` is 0 when it is not compressed."""
+    if plain_length:
+        return _COMPRESSED.pack(kind + 2, length, plain_length, blob_id)
+    return _PLAIN.pack(kind, length, blob_id)
