@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import symbiont_datad
-from symbiont_datad.cli import config, events, jobs, key, run, status, tree
+from symbiont_datad.cli import config, events, jobs, key, repository, run, snapshots, status, tree
 from symbiont_datad.cli.invocation import Invocation
 
 app = typer.Typer(
@@ -46,5 +46,7 @@ app.command()(status.status)
 app.command()(events.events)
 app.command()(jobs.sweep)
 app.command()(jobs.clean)
+app.command()(snapshots.snapshots)
 app.add_typer(config.app)
+app.add_typer(repository.app)
 app.add_typer(key.app)

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,27 @@ def document(content: Mapping[str, Any]) -> None:
     typer.echo(json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False))
 
 
+def last_line(content: Mapping[str, Any]) -> None:
+    """The document of a command that prints its progress as lines of JSON: one line as well, the last."""
+    typer.echo(json.dumps({"schema": SCHEMA, "message_type": "summary", **content}, ensure_ascii=False))
+
+
+def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
+    """Rows as lines with aligned columns, two blanks apart; the first row is the head. `right`: columns of numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def note(text: str) -> None:
+    """One line on stderr, for what is no part of the answer."""
+    typer.echo(text, err=True)
+
+
 def on_terminal() -> bool:
     """Whether stdout is a terminal that wants colours."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -47,6 +68,11 @@ def moment(at: float | None) -> str | None:
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def short_time(at: float) -> str:
+    """A time (seconds since the epoch) in UTC, to the minute, for tables."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 # Records as JSON

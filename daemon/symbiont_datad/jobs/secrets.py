@@ -70,7 +70,7 @@ def repository_password(secrets: Secrets) -> str:
     if secrets.password is not None:
         return secrets.password
     if secrets.password_file is not None:
-        return _password_in(secrets.password_file)
+        return password_in(secrets.password_file, f'backup.password_file = "{printable(str(secrets.password_file))}"')
     return age_identity(secrets) if secrets.encrypted else ""
 
 
@@ -101,13 +101,14 @@ def identity_in(file: Path, name: str) -> str:
         raise _unread(name, error) from None
 
 
-def _password_in(file: Path) -> str:
+def password_in(file: Path, name: str) -> str:
     """The password in a file, read as restic reads it, so that both open the same repository.
+
+    `name` begins the message of the SettingsError that is raised when there is none.
 
     Without a byte order mark, UTF-16 turned into UTF-8, and without the space around it (restic
     `cmd/restic/global.go`, `loadPasswordFromFile`, and `internal/textfile`).
     """
-    name = f'backup.password_file = "{printable(str(file))}"'
     try:
         content = read_secret(file, GROUP_MAY_READ, _LARGEST_PASSWORD)
     except FileNotFoundError:
