@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from symbiont_datad.restic.backend import FileKind
-from symbiont_datad.restic.credentials import CLOUDS, Cloud, settings_for
+from symbiont_datad.restic.credentials import CLOUDS, SECRETS, Cloud, settings_for
 from symbiont_datad.restic.errors import Missing, NoRepository, NoSpace, RepositoryError, Unavailable
 
 PATIENCE_S = 300.0
@@ -84,13 +84,16 @@ class CloudBackend:
                 retry_config={
                     "max_retries": 10_000,
                     "retry_timeout": timedelta(seconds=patience_s * 2 / 3),
-                    "backoff": {"max_backoff": timedelta(seconds=min(15.0, patience_s / 6))},
+                    "backoff": {
+                        "init_backoff": timedelta(seconds=min(0.1, patience_s / 60)),
+                        "max_backoff": timedelta(seconds=min(15.0, patience_s / 6)),
+                    },
                 },
             )
         except BaseError as error:
             why = str(error).partition("\n")[0].partition(" error: ")[2]
-            if any(value in why for value in settings.values()):
-                why = "a value of the environment is not valid"
+            if any(settings.get(secret, why + " ") in why for secret in SECRETS):
+                why = "a secret is not valid"
             raise RepositoryError(
                 f"{self._location} can't be used with what the environment says ({why}): set {self._cloud.needed}"
             ) from None

@@ -83,6 +83,9 @@ CLOUDS = {
 }
 """By the scheme of a location."""
 
+SECRETS = ("secret_access_key", "session_token", "bearer_token", "account_key", "sas_key", "client_secret")
+"""The settings that must never be shown."""
+
 _GIVEN_BY_THE_CLOUD = (
     "web_identity_token_file",
     "container_credentials_relative_uri",
