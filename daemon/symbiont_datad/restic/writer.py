@@ -9,7 +9,7 @@ from typing import Self
 
 from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.compression import compress
-from symbiont_datad.restic.crypto import Buffer
+from symbiont_datad.restic.crypto import OVERHEAD, Buffer
 from symbiont_datad.restic.index import ROLL_OVER, encode_index
 from symbiont_datad.restic.pack import TARGET_SIZE, BlobType, PackedBlob, Packer
 from symbiont_datad.restic.repository import Repository
@@ -93,15 +93,15 @@ class Writer:
         self._pack(blob, kind, sealed, plain_length, size)
         return True
 
-    def store_sealed(self, blob: bytes, kind: BlobType, sealed: bytes, plain_length: int) -> None:
+    def store_sealed(self, blob: bytes, kind: BlobType, sealed: Buffer, plain_length: int) -> None:
         """Store a blob as it lies in another pack, sealed with the same key; also when it is stored elsewhere."""
         with self._lock:
             if blob in self._claimed:
                 return
             self._claimed.add(blob)
-        self._pack(blob, kind, sealed, plain_length, plain_length or len(sealed))
+        self._pack(blob, kind, sealed, plain_length, plain_length or len(sealed) - OVERHEAD)
 
-    def _pack(self, blob: bytes, kind: BlobType, sealed: bytes, plain_length: int, size: int) -> None:
+    def _pack(self, blob: bytes, kind: BlobType, sealed: Buffer, plain_length: int, size: int) -> None:
         packers = self._own_packers()
         packer = packers[kind]
         packer.add(blob, kind, sealed, plain_length)
