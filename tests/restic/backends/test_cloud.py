@@ -276,7 +276,7 @@ def test_patience_has_an_end(call: str, silent: bool) -> None:
             CALLS[call](backend)
         took = time.monotonic() - began
     assert f"s3://bucket/p can't be reached: the server {why}" == str(caught.value)
-    assert 0.3 < took < 1
+    assert 0.3 < took < 1.5  # a machine that does much else adds to it
 
 
 @pytest.mark.slow
