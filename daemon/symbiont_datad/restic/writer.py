@@ -1,7 +1,8 @@
 """Adding blobs: each is stored once, packs are closed at 16 MiB and saved behind the work, the index follows them."""
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Self
 from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.compression import compress
 from symbiont_datad.restic.crypto import OVERHEAD, Buffer
+from symbiont_datad.restic.errors import LockLost, RepositoryError
 from symbiont_datad.restic.index import ROLL_OVER, encode_index
 from symbiont_datad.restic.pack import TARGET_SIZE, BlobType, PackedBlob, Packer
 from symbiont_datad.restic.repository import Repository
@@ -32,22 +34,28 @@ class Added:
 class Writer:
     """Adds blobs to a repository, from any number of threads.
 
-    Used as a context manager: leaving the block saves what is left, and the index. Leaving it by an exception saves
-    only the index of the packs that are there, so that the next run need not store them again. A blob is sure to stay
-    only after `finish`.
+    Used as a context manager: leaving the block saves what is left, and the index. When that fails, or the block is
+    left by an exception, only the index of the packs that are there is saved, so that the next run need not store them
+    again (but not after LockLost, for somebody may have removed them). A blob is sure to stay only after `finish`.
+    Once a pack could not be saved, every call that would save one raises that error.
     """
 
-    def __init__(self, repository: Repository, *, pack_size: int = TARGET_SIZE) -> None:
+    def __init__(
+        self, repository: Repository, *, pack_size: int = TARGET_SIZE, blobs_in_index: int = ROLL_OVER
+    ) -> None:
+        """`pack_size`: bytes at which a pack is closed; `blobs_in_index`: so many blobs close an index file."""
         self._repository = repository
         self._pack_size = pack_size
+        self._blobs_in_index = blobs_in_index
         self._local = threading.local()
         self._lock = threading.Lock()
         self._packers: list[dict[BlobType, Packer]] = []
-        self._claimed: set[bytes] = set()
+        self._claimed: dict[BlobType, set[bytes]] = {kind: set() for kind in BlobType}
         self._unindexed: list[tuple[bytes, list[PackedBlob]]] = []
         self._uploads = ThreadPoolExecutor(_UPLOADS, "upload")
         self._room = threading.Semaphore(_UPLOADS)
         self._under_way: list[Future[None]] = []
+        self._failure: BaseException | None = None
         self.added = Added()
 
     def __enter__(self) -> Self:
@@ -59,12 +67,21 @@ class Writer:
         try:
             if kind is None:
                 self.finish()
-            else:
-                self._uploads.shutdown(wait=True)
-                if self._unindexed and issubclass(kind, Exception):
-                    self._save_index()
+        except Exception as failure:
+            self._give_up(failure)
+            raise
+        else:
+            if isinstance(error, Exception):
+                self._give_up(error)
         finally:
             self._uploads.shutdown(wait=True)
+
+    def _give_up(self, why: Exception) -> None:
+        """Have the index name the packs that are there. It only saves work: what was raised before counts more."""
+        self._uploads.shutdown(wait=True)
+        if not isinstance(why, LockLost):
+            with suppress(RepositoryError):
+                self._save_index()
 
     def store(self, kind: BlobType, plain: Buffer) -> tuple[bytes, bool]:
         """Make sure that the repository holds this blob; hand back its id, and whether it was new.
@@ -77,11 +94,12 @@ class Writer:
     def store_as(self, blob: bytes, kind: BlobType, plain: Buffer, *, again: bool = False) -> bool:
         """Like `store`, for a blob whose id is known; with `again` also when the repository holds it elsewhere."""
         with self._lock:
-            if blob in self._claimed:
+            claimed = self._claimed[kind]
+            if blob in claimed:
                 return False
-            if not again and self._repository.find(blob) is not None:
+            if not again and (place := self._repository.find(blob)) is not None and place.type is kind:
                 return False
-            self._claimed.add(blob)
+            claimed.add(blob)
         size = len(plain)
         level = self._repository.level
         plain_length = 0
@@ -96,9 +114,10 @@ class Writer:
     def store_sealed(self, blob: bytes, kind: BlobType, sealed: Buffer, plain_length: int) -> None:
         """Store a blob as it lies in another pack, sealed with the same key; also when it is stored elsewhere."""
         with self._lock:
-            if blob in self._claimed:
+            claimed = self._claimed[kind]
+            if blob in claimed:
                 return
-            self._claimed.add(blob)
+            claimed.add(blob)
         self._pack(blob, kind, sealed, plain_length, plain_length or len(sealed) - OVERHEAD)
 
     def _pack(self, blob: bytes, kind: BlobType, sealed: Buffer, plain_length: int, size: int) -> None:
@@ -129,9 +148,9 @@ class Writer:
                     rest = Packer()
             if rest.blobs:
                 self._upload(rest)
-        for upload in self._under_way:
-            upload.result()
-        self._under_way.clear()
+        wait(self._under_way)
+        if self._failure is not None:
+            raise self._failure
         self._save_index()
 
     def _own_packers(self) -> dict[BlobType, Packer]:
@@ -146,10 +165,10 @@ class Writer:
     def _upload(self, packer: Packer) -> None:
         self._room.acquire()
         with self._lock:
-            done = [upload for upload in self._under_way if upload.done()]
+            if self._failure is not None:
+                self._room.release()
+                raise self._failure
             self._under_way = [upload for upload in self._under_way if not upload.done()]
-            for upload in done:
-                upload.result()
             self._under_way.append(self._uploads.submit(self._save_pack, packer))
 
     def _save_pack(self, packer: Packer) -> None:
@@ -159,18 +178,31 @@ class Writer:
             self._repository.backend.save(FileKind.DATA, pack.hex(), [content])
             del content
             packer.content = bytearray()
+            self._note(pack, packer.blobs)
+        except BaseException as error:
+            with self._lock:
+                self._failure = self._failure or error
+            raise
         finally:
             self._room.release()
+
+    def _note(self, pack: bytes, blobs: list[PackedBlob]) -> None:
+        """Have the index name a pack that was saved: at once the one in memory, and in time a file."""
         with self._repository.index_lock:
-            self._repository.index.add(pack, packer.blobs)
-        full: list[tuple[bytes, list[PackedBlob]]] = []
+            self._repository.index.add(pack, blobs)
         with self._lock:
-            self._claimed.difference_update(blob.id for blob in packer.blobs)
-            self._unindexed.append((pack, packer.blobs))
-            if sum(len(blobs) for _, blobs in self._unindexed) >= ROLL_OVER:
-                full, self._unindexed = self._unindexed, []
-        if full:
+            for blob in blobs:
+                self._claimed[blob.type].discard(blob.id)
+            self._unindexed.append((pack, blobs))
+            if sum(len(blobs) for _, blobs in self._unindexed) < self._blobs_in_index:
+                return
+            full, self._unindexed = self._unindexed, []
+        try:
             self._write_index(full)
+        except BaseException:
+            with self._lock:
+                self._unindexed += full
+            raise
 
     def _save_index(self) -> None:
         if self._unindexed:
