@@ -76,7 +76,8 @@ class JobReport:
 
     `counts` are the job's own figures by name (sizes in bytes). A run in a child process hands up its `actions` only as
     the ledger's rows; `actions_total` and `bytes_total` always tell how many there were. `lost` says that the run died
-    and left neither a report of its own nor a row that says how it ended.
+    and left neither a report of its own nor a row that says how it ended. `exit_code`: what a command ends with when
+    the run has failed.
     """
 
     job: str
@@ -90,6 +91,7 @@ class JobReport:
     actions_total: int = 0
     bytes_total: int = 0
     lost: bool = False
+    exit_code: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,14 @@ class Job:
 JOBS: Mapping[str, Job] = {
     job.name: job
     for job in (
-        Job("sweep", "symbiont_datad.jobs.sweep", "checks changed state files, rotates the runtime's backups"),
+        Job(
+            "sweep",
+            "symbiont_datad.jobs.sweep",
+            "checks changed state files, rotates the runtime's backups, saves a snapshot",
+        ),
         Job("clean", "symbiont_datad.jobs.clean", "removes what the retention rules say"),
+        Job("backup", "symbiont_datad.jobs.backup", "makes a snapshot of the tree, forgets old ones, frees space"),
+        Job("prune", "symbiont_datad.jobs.prune", "forgets what the policy does not keep, frees space"),
         Job("usage", "symbiont_datad.jobs.usage", "measures the tree, keeps the modes of files"),
     )
 }

@@ -66,6 +66,12 @@ class Progress:
     total_bytes: int = 0
     current: str = ""
 
+    def begin(self, phase: str, total_files: int = 0, total_bytes: int = 0) -> None:
+        """Begin another part of the work, whose name `phase` is."""
+        self.phase, self.current = phase, ""
+        self.files = self.bytes = 0
+        self.total_files, self.total_bytes = total_files, total_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:

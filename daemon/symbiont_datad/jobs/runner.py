@@ -18,7 +18,7 @@ from symbiont_datad.errors import DatadError, Locked
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.lock import hold
 from symbiont_datad.jobs import JOBS
-from symbiont_datad.jobs.context import JobContext, JobSettings
+from symbiont_datad.jobs.context import JobContext, JobSettings, Progress
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import JobReport, Outcome
 
@@ -31,18 +31,21 @@ def run_here(
     now: float | None = None,
     dry_run: bool = False,
     stopping: Callable[[], bool] = lambda: False,
+    patience_s: float = 0.0,
+    progress: Progress | None = None,
 ) -> JobReport:
     """Run the job `name` in this process and hand back its report.
 
     A job that raises has failed: its report says why. Raises Locked when another run of it is under way. A dry run
-    takes no lock and leaves no row.
+    takes no lock and leaves no row. For `patience_s` and `progress` see JobContext.
 
     The work is done even when the ledger can't be written: on a full disk `clean` is what makes room.
     """
     started = time.time() if now is None else now
     function = JOBS[name].load()
+    context = JobContext(settings, ledger, 0, started, dry_run, stopping, patience_s, progress or Progress())
     if dry_run:
-        return _timed(lambda: function(JobContext(settings, ledger, 0, started, True, stopping)), name, started)
+        return _timed(lambda: function(context), name, started)
     with hold(settings.lock_path(name), f"another {name} is running"):
         try:
             run = ledger.begin_run(name, started)
@@ -50,7 +53,7 @@ def run_here(
             run = 0  # no run has this number
             emit("ledger_failed", job=name, reason=str(error))
         emit("job_started", job=name)
-        report = _timed(lambda: function(JobContext(settings, ledger, run, started, False, stopping)), name, started)
+        report = _timed(lambda: function(replace(context, run=run)), name, started)
         try:
             ledger.replace_findings(name, report.findings, started)
             ledger.finish_run(run, report)
@@ -73,7 +76,9 @@ def _timed(work: Callable[[], JobReport], name: str, started: float) -> JobRepor
     clock = time.monotonic()
     try:
         report = work()
-    except (DatadError, LedgerError, OSError) as error:
+    except DatadError as error:
+        report = JobReport(name, Outcome.FAILED, started, 0.0, message=str(error), exit_code=error.exit_code)
+    except (LedgerError, OSError) as error:
         report = JobReport(name, Outcome.FAILED, started, 0.0, message=str(error))
     return replace(report, started_at=started, duration_s=time.monotonic() - clock)
 
@@ -110,6 +115,8 @@ class Child:
     def __init__(self, name: str, settings: JobSettings) -> None:
         """Start the process. It ends by itself when this one dies: it reads a pipe that then closes."""
         self.name = name
+        self.progress: Progress | None = None
+        """How far it is, as it told last."""
         self._started = time.time()
         self._report, report_pipe = os.pipe()
         try:
@@ -135,21 +142,26 @@ class Child:
         """The process id."""
         return self._process.pid
 
-    def wait(self) -> JobReport:
+    def wait(self, on_progress: Callable[[], None] = lambda: None) -> JobReport:
         """The report, when the process has ended; of a process that died, one that says so.
 
-        Raises Locked when another run of the job was under way.
+        `on_progress` is called after each change of `progress`. Raises Locked when another run of the job was under
+        way.
         """
-        with open(self._report, "rb") as pipe:
-            answer = pipe.read()
+        answer: object = None
+        with open(self._report, "rb") as pipe, suppress(EOFError, pickle.UnpicklingError):  # it died while it wrote
+            while True:
+                answer = pickle.load(pipe)
+                if isinstance(answer, Progress):
+                    self.progress = answer
+                    on_progress()
         with suppress(BrokenPipeError), self._process:  # closes its standard input
             pass
         code = self._process.returncode
-        report = pickle.loads(answer) if answer else None
-        if isinstance(report, JobReport):
-            return report
-        if isinstance(report, Locked):
-            raise report
+        if isinstance(answer, JobReport):
+            return answer
+        if isinstance(answer, Locked):
+            raise answer
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return JobReport(
             self.name,

@@ -1,0 +1,207 @@
+"""Making one snapshot of parts of the tree: what backup and sweep share."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import cast
+
+from symbiont_datad import __version__
+from symbiont_datad.events import emit
+from symbiont_datad.fsops.mount import mounts_below
+from symbiont_datad.fsops.root import QUARANTINE, readable
+from symbiont_datad.jobs import repository as ours
+from symbiont_datad.jobs.context import JobContext
+from symbiont_datad.jobs.live import LiveFiles
+from symbiont_datad.jobs.snapshots import Named
+from symbiont_datad.layout import Category
+from symbiont_datad.ledger import LedgerError
+from symbiont_datad.quantities import format_size
+from symbiont_datad.report import Action, Finding, Severity
+from symbiont_datad.restic import archiver
+from symbiont_datad.restic.archiver import Archived, Archiver, Options, snapshot_of
+from symbiont_datad.restic.known import Memory
+from symbiont_datad.restic.records import Snapshot
+from symbiont_datad.restic.repository import Repository
+from symbiont_datad.restic.writer import Added, Writer
+
+BACKUP, AUTOSAVE, INCOMPLETE = "backup", "autosave", "incomplete"
+"""Tags: the two kinds of our snapshots, and those in which something is missing or torn."""
+
+JOB_OF = {BACKUP: "backup", AUTOSAVE: "sweep"}
+"""The job that makes the snapshots of a kind."""
+
+_FINDINGS = 20
+"""Files of each kind that are told of by name."""
+_SCRATCH = "copies"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot that was made. `id` is empty when it was not saved: nothing had changed, or it was a rehearsal."""
+
+    id: str
+    snapshot: Snapshot
+    archived: Archived
+    added: Added
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is in it, as it was at one time."""
+        return not self.archived.unread and not self.archived.torn
+
+
+def take(
+    context: JobContext,
+    repository: Repository,
+    tag: str,
+    paths: Sequence[str],
+    snapshots: Sequence[Named],
+    check: Callable[[], None],
+    *,
+    unless_unchanged: bool = False,
+) -> Taken:
+    """Make a snapshot of the directories at `paths` (relative to the root; those that are not there are left out).
+
+    `snapshots` are all there are. `check` raises when the lock on the repository is lost. With `unless_unchanged`
+    nothing is saved when nothing differs from the newest snapshot. A dry run saves and remembers nothing. Raises the
+    errors of `restic`, OSError or UnsafePath.
+    """
+    layout, rehearsing = context.layout, context.dry_run
+
+    def stopping() -> bool:
+        check()
+        return context.stopping()
+
+    identity = ours.identity()
+    targets = tuple(os.fsencode(f"{layout.root}/{path}" if path else layout.root) for path in paths)
+    options = Options(
+        identity,
+        program=f"symbiont-datad {__version__}",
+        tags=(tag,),
+        omit=frozenset([os.fsencode(f"{layout.root}/{QUARANTINE}")]),
+        hollow=_hollow(context),
+        parents=_parents(snapshots, identity.hostname, targets),
+        live=LiveFiles(context.settings.daemon_dir / _SCRATCH / tag),
+        stopping=stopping,
+    )
+    _begin(context, tag, options.parents)
+    memory = Memory(repository.config.id) if rehearsing else ours.remembered(context.settings, repository, tag)
+    writer = Writer(repository)
+    # The archiver counts into the job's own progress, which has the same attributes as its own.
+    progress = cast(archiver.Progress, context.progress)
+    with writer, ExitStack() as held:
+        there = list(_held(context, paths, targets, held))
+        archived = Archiver(repository, writer, options, memory, progress).archive(there)
+    complete = not archived.unread and not archived.torn
+    options = options if complete else replace(options, tags=(*options.tags, INCOMPLETE))
+    snapshot = snapshot_of(archived, writer.added, options, [path for path, _ in there], time.time_ns())
+    name = ""
+    if not rehearsing:
+        check()
+        if not (unless_unchanged and archived.unchanged and options.parents):
+            name = repository.save_snapshot(snapshot)
+        ours.remember(context.settings, repository, tag, memory)
+    return Taken(name, snapshot, archived, writer.added)
+
+
+def _begin(context: JobContext, tag: str, parents: Sequence[Named]) -> None:
+    """What is ahead is about what there was the last time."""
+    last = next((snapshot.summary for _, snapshot in parents if tag in snapshot.tags), None)
+    files, size = (last.total_files_processed, last.total_bytes_processed) if last else (0, 0)
+    context.progress.begin(tag, files, size)
+
+
+def _held(
+    context: JobContext, paths: Sequence[str], targets: Sequence[bytes], held: ExitStack
+) -> Iterator[tuple[bytes, int]]:
+    """The targets that are there, each with a readable descriptor that stays open until `held` is closed."""
+    for path, target in zip(paths, targets, strict=True):
+        try:
+            yield target, held.enter_context(readable(".", held.enter_context(context.layout.tree.directory(path))))
+        except (FileNotFoundError, NotADirectoryError):
+            if not path:
+                raise
+
+
+def _hollow(context: JobContext) -> frozenset[bytes]:
+    """Directories that are kept without what is in them: caches, unless asked for, and other file systems."""
+    layout = context.layout
+    hollow = set(mounts_below(layout.root))
+    if not context.settings.snapshots.include_caches:
+        hollow.add(layout.path_of(Category.PROMPTS, "cache"))
+    return frozenset(os.fsencode(f"{layout.root}/{path}") for path in hollow)
+
+
+def _parents(snapshots: Sequence[Named], hostname: str, targets: Sequence[bytes]) -> tuple[Named, ...]:
+    """The newest snapshot of each kind that this host made of what is snapshotted now, of more or of parts of it."""
+    wanted = [os.fsdecode(target) for target in targets]
+    newest: dict[str, Named] = {}
+    for name, snapshot in snapshots:
+        if snapshot.hostname != hostname or not _meet(snapshot.paths, wanted):
+            continue
+        for tag in (BACKUP, AUTOSAVE):
+            if tag in snapshot.tags and (tag not in newest or newest[tag][1].at < snapshot.at):
+                newest[tag] = name, snapshot
+    return tuple(sorted(newest.values(), key=lambda one: one[1].at, reverse=True))
+
+
+def _meet(some: Sequence[str], others: Sequence[str]) -> bool:
+    return any(f"{a}/".startswith(f"{b}/") or f"{b}/".startswith(f"{a}/") for a in some for b in others)
+
+
+def findings_of(context: JobContext, archived: Archived) -> list[Finding]:
+    """What is not in a snapshot, or may be of two times."""
+    return [
+        *_named(context, "not_in_snapshot", archived.unread, "let the daemon's user read it"),
+        *_named(context, "torn_in_snapshot", archived.torn, "the next snapshot tries again; look who writes to it"),
+    ]
+
+
+def _named(context: JobContext, kind: str, files: Sequence[tuple[bytes, str]], remedy: str) -> Iterator[Finding]:
+    root = os.fsencode(context.layout.root) + b"/"
+    for number, (path, why) in enumerate(files[:_FINDINGS]):
+        more = len(files) - _FINDINGS if number == _FINDINGS - 1 else 0
+        detail = f"{why} (and {more} more files)" if more > 0 else why
+        yield Finding(kind, os.fsdecode(path.removeprefix(root)), Severity.WARNING, detail, remedy)
+
+
+def counts_of(taken: Taken) -> dict[str, int]:
+    """The figures of a snapshot. `bytes` of all files, `bytes_added` before and `bytes_stored` after compression."""
+    counts, added = taken.archived.counts, taken.added
+    return {
+        "files": counts.files,
+        "files_new": counts.files_new,
+        "files_changed": counts.files_changed,
+        "files_unmodified": counts.files_unmodified,
+        "bytes": counts.bytes,
+        "bytes_added": added.plain,
+        "bytes_stored": added.packed,
+        "unread": len(taken.archived.unread),
+        "torn": len(taken.archived.torn),
+    }
+
+
+def recorded(context: JobContext, tag: str, taken: Taken) -> Action:
+    """The action of a snapshot that was made, told and written down; of one that was not saved, only the action."""
+    counts, added = taken.archived.counts, taken.added
+    what = f"{counts.files:,} files, {format_size(counts.bytes)}"
+    action = Action("snapshot_created", taken.id[:8], tag, what, added.packed)
+    if not taken.id:
+        return action
+    emit(
+        "snapshot_created",
+        job=JOB_OF[tag],
+        id=taken.id[:8],
+        tags=taken.snapshot.tags,
+        files=counts.files,
+        bytes=counts.bytes,
+        added=added.plain,
+        stored=added.packed,
+    )
+    try:
+        context.ledger.record([action], context.now, context.run)
+    except LedgerError as error:
+        emit("ledger_failed", reason=str(error))
+    return action

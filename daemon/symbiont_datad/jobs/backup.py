@@ -1,0 +1,127 @@
+"""The backup: a snapshot of the whole tree, then what the policy no longer keeps is forgotten, and space freed."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from symbiont_datad import errors
+from symbiont_datad.events import emit
+from symbiont_datad.jobs import repository as ours
+from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, Taken, counts_of, findings_of, recorded, take
+from symbiont_datad.jobs.context import JobContext
+from symbiont_datad.jobs.forgetting import forget
+from symbiont_datad.jobs.prune import prune_when_it_pays
+from symbiont_datad.jobs.rehearsal import rehearsal
+from symbiont_datad.jobs.snapshots import readable_snapshots
+from symbiont_datad.quantities import format_size
+from symbiont_datad.report import Action, Finding, JobReport, Outcome
+from symbiont_datad.restic.errors import Interrupted
+from symbiont_datad.restic.local import LocalBackend
+from symbiont_datad.restic.repository import Repository
+
+
+@dataclass(slots=True)
+class _Run:
+    """What a run has done so far."""
+
+    actions: list[Action] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    message: str = ""
+    interrupted: bool = False
+
+
+def backup(context: JobContext) -> JobReport:
+    """Make a snapshot of the tree, forget by `backup_count` and the other rules, prune when it pays.
+
+    A snapshot in which a file is missing or torn is tagged so, and the outcome is LEFT. Counts: see `counts_of`;
+    `forgotten` snapshots, `freed` bytes. A dry run makes no repository and takes no lock.
+
+    Raises DatadError when the repository can't be used, or has too little room; OSError when the root can't be read.
+    """
+    run = _Run()
+    with ours.told():
+        refuse_full(context)
+        try:
+            if context.dry_run:
+                _rehearse(context, run)
+            else:
+                _back_up(context, run)
+        except Interrupted:
+            run.interrupted = True
+    outcome = Outcome.INTERRUPTED if run.interrupted else Outcome.LEFT if run.findings else Outcome.DONE
+    return JobReport(
+        "backup",
+        outcome,
+        context.now,
+        0.0,
+        tuple(run.actions),
+        tuple(run.findings),
+        run.counts,
+        message=run.message,
+        actions_total=len(run.actions),
+        bytes_total=sum(action.bytes for action in run.actions),
+    )
+
+
+def _back_up(context: JobContext, run: _Run) -> None:
+    repository = ours.opened_or_made(context.settings, context.ledger)
+    with ours.locked(repository, patience_s=context.patience_s, stopping=context.stopping) as lock:
+        _snapshot(context, repository, run, lock.check)
+    pruned = prune_when_it_pays(context, repository)
+    run.actions += pruned.actions
+    run.findings += pruned.findings
+    run.counts["freed"] = pruned.freed
+
+
+def _rehearse(context: JobContext, run: _Run) -> None:
+    try:
+        found: Repository | None = ours.opened(context.settings.repository)
+    except errors.NoRepository:
+        found = None
+    _snapshot(context, rehearsal(found, context.settings.repository.level), run, lambda: None)
+
+
+def _snapshot(context: JobContext, repository: Repository, run: _Run, check: Callable[[], None]) -> None:
+    snapshots, _ = readable_snapshots(repository)
+    taken = take(context, repository, BACKUP, [""], snapshots, check)
+    run.counts |= counts_of(taken)
+    run.findings += findings_of(context, taken.archived)
+    run.actions.append(recorded(context, BACKUP, taken))
+    run.message = _message(taken)
+    snapshots.append((taken.id, taken.snapshot))
+    run.counts["forgotten"] = 0
+    for tag in (BACKUP, AUTOSAVE):
+        forgotten = forget(context, repository, snapshots, tag, check)
+        run.actions += forgotten
+        run.counts["forgotten"] += len(forgotten)
+
+
+def _message(taken: Taken) -> str:
+    unread, torn = len(taken.archived.unread), len(taken.archived.torn)
+    parts = [f"{unread} files could not be read"] if unread else []
+    parts += [f"{torn} files changed while they were read"] if torn else []
+    return f"the snapshot is incomplete: {', '.join(parts)}" if parts else ""
+
+
+def refuse_full(context: JobContext) -> None:
+    """Raise DatadError when less than `backup.min_free` is free where the repository is. An object store has no end."""
+    backend = ours.place(context.settings.repository)
+    if not isinstance(backend, LocalBackend):
+        return
+    at = Path(backend.location)
+    while not at.is_dir() and at != at.parent:
+        at = at.parent
+    found = os.statvfs(at)
+    free, least = (
+        found.f_bavail * found.f_frsize,
+        context.settings.snapshots.min_free.of(found.f_blocks * found.f_frsize),
+    )
+    if free < least:
+        emit("backup_refused", path=str(at), free=free, least=least)
+        raise errors.DatadError(
+            f"{backend.location}: only {format_size(free)} are free there, and backup.min_free = "
+            f"{context.settings.snapshots.min_free} asks for {format_size(least)}; nothing was backed up. "
+            "`symbiont-datad prune` may free some"
+        )

@@ -1,0 +1,177 @@
+"""Pruning: what the policy does not keep is forgotten, and data that no snapshot needs goes, which frees space."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from symbiont_datad.events import emit
+from symbiont_datad.jobs import repository as ours
+from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP
+from symbiont_datad.jobs.context import JobContext, Progress
+from symbiont_datad.jobs.forgetting import forget, surplus
+from symbiont_datad.jobs.snapshots import readable_snapshots
+from symbiont_datad.ledger import LedgerError
+from symbiont_datad.quantities import HOUR, format_size
+from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
+from symbiont_datad.restic import prune as restic
+from symbiont_datad.restic.errors import Interrupted, RepositoryError, RepositoryLocked
+from symbiont_datad.restic.lock import HeldLock
+from symbiont_datad.restic.prune import Limits, Plan
+from symbiont_datad.restic.repository import Repository
+
+_EVERY_S = HOUR
+"""A backup looks for what can be pruned no sooner than this after the last look, which reads all trees."""
+_MARK = "//pruned"
+_SHOWN = {"trees": "files", "bytes": "bytes", "bytes_total": "total_bytes"}
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What was done, and what was left; `freed` in bytes."""
+
+    actions: list[Action] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    freed: int = 0
+
+
+def prune(context: JobContext) -> JobReport:
+    """Forget what the policy does not keep, then free space, also where it does not pay much.
+
+    Counts: `forgotten` snapshots, `freed` bytes, `unused` bytes that nothing needs and that stay. Raises DatadError:
+    also Locked, while anybody else is at work on the repository.
+    """
+    repository = ours.opened(context.settings.repository)
+    done = Pruned()
+    counts: dict[str, int] = {}
+    interrupted = False
+    with ours.told():
+        try:
+            if context.dry_run:
+                _plan(context, repository, done, counts)
+            else:
+                with ours.locked(
+                    repository, exclusive=True, patience_s=context.patience_s, stopping=context.stopping
+                ) as lock:
+                    snapshots, _ = readable_snapshots(repository)
+                    for tag in (BACKUP, AUTOSAVE):
+                        done.actions += forget(context, repository, snapshots, tag, lock.check)
+                    counts["forgotten"] = len(done.actions)
+                    _carry_out(context, repository, lock, done, counts, only_if_it_pays=False)
+        except Interrupted:
+            interrupted = True
+    return JobReport(
+        "prune",
+        Outcome.INTERRUPTED if interrupted else Outcome.LEFT if done.findings else Outcome.DONE,
+        context.now,
+        0.0,
+        tuple(done.actions),
+        tuple(done.findings),
+        {**counts, "freed": done.freed},
+        actions_total=len(done.actions),
+        bytes_total=done.freed,
+    )
+
+
+def prune_when_it_pays(context: JobContext, repository: Repository) -> Pruned:
+    """After a backup: free space where enough can be freed, unless somebody else is at work on the repository.
+
+    What goes wrong is handed back as a finding, for the backup is done. Raises Interrupted.
+    """
+    done = Pruned()
+    mark = f"{_MARK}/{context.settings.repository.location}"
+    try:
+        if 0 <= context.now - float(context.ledger.marks().get(mark, "0")) < _EVERY_S:
+            return done
+        context.ledger.update_marks({mark: str(context.now)}, ())
+    except (LedgerError, ValueError):
+        pass  # then it looks each time
+    try:
+        with ours.locked(repository, exclusive=True, stopping=context.stopping) as lock:
+            _carry_out(context, repository, lock, done, {}, only_if_it_pays=True)
+    except RepositoryLocked as error:
+        emit("prune_skipped", job="backup", reason=str(error))
+    except Interrupted:
+        raise
+    except RepositoryError as error:
+        remedy = "`symbiont-datad verify` tells which files that concerns"
+        done.findings.append(Finding("not_pruned", "", Severity.ERROR, str(error), remedy))
+    return done
+
+
+def _carry_out(
+    context: JobContext,
+    repository: Repository,
+    lock: HeldLock,
+    done: Pruned,
+    counts: dict[str, int],
+    *,
+    only_if_it_pays: bool,
+) -> None:
+    def stopping() -> bool:
+        lock.check()
+        return context.stopping()
+
+    context.progress.begin("prune")
+    progress = _Mirrored(context.progress)
+    found = restic.survey(repository, progress, stopping)
+    plan = restic.plan(found, Limits())
+    if only_if_it_pays and not plan.pays:
+        plan = plan.only_left_overs()
+    counts["unused"] = plan.unused_after
+    pruned = restic.carry_out(repository, found, plan, progress, stopping)
+    done.freed = max(pruned.bytes_removed - pruned.bytes_added, 0)
+    if pruned.left:
+        detail = f"{len(pruned.left)} packs hold data that nothing needs, and there is no room to pack them anew"
+        remedy = f"{format_size(pruned.needed)} have to be free where the repository is"
+        done.findings.append(Finding("not_pruned", "", Severity.WARNING, detail, remedy))
+    if not pruned.packs_removed:
+        return
+    what = f"{pruned.packs_removed} packs removed, {pruned.packs_repacked} packed anew"
+    action = Action("repository_pruned", "", "prune", what, done.freed)
+    done.actions.append(action)
+    emit(
+        "repository_pruned",
+        job="backup" if only_if_it_pays else "prune",
+        freed=done.freed,
+        packs_removed=pruned.packs_removed,
+        packs_repacked=pruned.packs_repacked,
+    )
+    try:
+        context.ledger.record([action], context.now, context.run)
+    except LedgerError as error:
+        emit("ledger_failed", reason=str(error))
+
+
+def _plan(context: JobContext, repository: Repository, done: Pruned, counts: dict[str, int]) -> None:
+    """What a prune would do. Touches nothing, and takes no lock."""
+    snapshots, _ = readable_snapshots(repository)
+    doomed: list[str] = []
+    for tag in (BACKUP, AUTOSAVE):
+        doomed += [name for name, _ in surplus(context, snapshots, tag)]
+        done.actions += forget(context, repository, snapshots, tag, lambda: None)
+    context.progress.begin("prune")
+    found = restic.survey(repository, _Mirrored(context.progress), context.stopping, without=doomed)
+    plan = restic.plan(found, Limits())
+    counts |= {"forgotten": len(doomed), "unused": plan.unused_after}
+    done.freed = max(plan.removed_bytes - plan.repack_bytes, 0)
+    done.actions += _planned(plan, done.freed)
+
+
+def _planned(plan: Plan, freed: int) -> Iterator[Action]:
+    removed = len(plan.remove) + len(plan.left_overs)
+    if removed or plan.repack:
+        what = f"{removed} packs are not needed, {len(plan.repack)} would be packed anew"
+        yield Action("repository_pruned", "", "prune", what, freed)
+
+
+class _Mirrored(restic.Progress):
+    """The progress of a prune, as the job's own: trees that were read count as files."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        super().__init__()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _SHOWN:
+            setattr(self._shown, _SHOWN[name], value)
