@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import symbiont_datad
-from symbiont_datad.cli import config, events, jobs, key, repository, run, snapshots, status, tree
+from symbiont_datad.cli import config, events, history, jobs, key, repository, run, snapshots, status, tree
 from symbiont_datad.cli.invocation import Invocation
 
 app = typer.Typer(
@@ -46,7 +46,11 @@ app.command()(status.status)
 app.command()(events.events)
 app.command()(jobs.sweep)
 app.command()(jobs.clean)
+app.command()(jobs.backup)
 app.command()(snapshots.snapshots)
+app.command()(jobs.prune)
+app.command()(history.versions)
+app.command()(history.diff)
 app.add_typer(config.app)
 app.add_typer(repository.app)
 app.add_typer(key.app)

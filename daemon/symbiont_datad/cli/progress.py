@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from symbiont_datad.jobs.context import Progress
 
-_BAR_S, _LINE_S = 0.1, 0.5
+_BAR_S, _LINE_S = 0.1, 1.0
 """Seconds between two looks: for a bar, for a line of JSON. What is over sooner prints none."""
 
 

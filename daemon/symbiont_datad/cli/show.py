@@ -113,24 +113,23 @@ def event(row: "Row") -> Json:
     }
 
 
-def report_document(report: JobReport, root: str, dry_run: bool) -> None:
-    """A job's report; a plan has the same shape."""
-    document(
-        {
-            "root": root,
-            "job": report.job,
-            "dry_run": dry_run,
-            "outcome": report.outcome,
-            "message": report.message,
-            "started_at": moment(report.started_at),
-            "duration_s": round(report.duration_s, 3),
-            "actions_total": report.actions_total,
-            "bytes_total": report.bytes_total,
-            "counts": dict(report.counts),
-            "actions": [action(one) for one in report.actions],
-            "findings": [finding(one) for one in report.findings],
-        }
-    )
+def report_document(report: JobReport, root: str, dry_run: bool, *, streams: bool = False) -> None:
+    """A job's report; a plan has the same shape. `streams`: its progress was printed as lines of JSON before."""
+    content = {
+        "root": root,
+        "job": report.job,
+        "dry_run": dry_run,
+        "outcome": report.outcome,
+        "message": report.message,
+        "started_at": moment(report.started_at),
+        "duration_s": round(report.duration_s, 3),
+        "actions_total": report.actions_total,
+        "bytes_total": report.bytes_total,
+        "counts": dict(report.counts),
+        "actions": [action(one) for one in report.actions],
+        "findings": [finding(one) for one in report.findings],
+    }
+    (last_line if streams else document)(content)
 
 
 # Records as sentences
@@ -179,11 +178,21 @@ def report(one: JobReport, dry_run: bool) -> None:
             line(f"would do {sentence(planned_action)}")
     for found in one.findings:
         line(finding_sentence(found))
-    done = f"{one.actions_total:,} actions" if one.actions_total else "nothing to do"
+    done = (
+        f"{one.actions_total:,} action{'s' if one.actions_total > 1 else ''}" if one.actions_total else "nothing to do"
+    )
     size = f", {format_size(one.bytes_total)}" if one.bytes_total else ""
-    figures = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in one.counts.items() if value)
+    figures = ", ".join(_figure(name, value) for name, value in one.counts.items() if value)
     line(f"{one.job}{' (dry run)' if dry_run else ''}: {done}{size} in {format_duration(one.duration_s)}")
     if figures:
         line(f"  {figures}")
     if one.message:
         line(f"  {one.message}")
+
+
+def _figure(name: str, value: int) -> str:
+    """One of a job's figures. Those that are called bytes, and those of prune, are sizes."""
+    words = name.replace("_", " ")
+    if name.startswith("bytes") or name in ("freed", "unused"):
+        return f"{format_size(value)} {words.removeprefix('bytes').strip()}".rstrip()
+    return f"{value:,} {words}"

@@ -1,4 +1,6 @@
-"""Choosing snapshots: all that can be read, or the one that a user named."""
+"""What snapshots there are, of which host, and where they have the data directory."""
+
+import os
 
 from symbiont_datad.errors import DatadError
 from symbiont_datad.report import printable
@@ -8,8 +10,6 @@ from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository
 
 Named = tuple[str, Snapshot]
-
-LATEST = "latest"
 
 
 def readable_snapshots(repository: Repository) -> tuple[list[Named], list[tuple[str, str]]]:
@@ -35,17 +35,31 @@ def readable_snapshots(repository: Repository) -> tuple[list[Named], list[tuple[
     return found, unread
 
 
-def chosen(snapshots: list[Named], wanted: str) -> Named:
-    """The snapshot that begins with `wanted`, or the newest for `latest`; `snapshots` has the oldest first.
+def of_this_host(snapshots: list[Named], hostname: str) -> list[Named]:
+    """The snapshots that this host made; all of them when it made none, as on the machine that replaces a lost one."""
+    return [one for one in snapshots if one[1].hostname == hostname] or snapshots
 
-    Raises DatadError when there is none, or more than one.
+
+def root_in(snapshot: Snapshot, root: str) -> str:
+    """Where a snapshot has the data directory, whose place is `root` now.
+
+    The same place where any of it is in the snapshot; else what the snapshot's paths have in common.
     """
-    if wanted == LATEST:
-        if not snapshots:
-            raise DatadError("there is no snapshot")
-        return snapshots[-1]
-    found = [one for one in snapshots if wanted and one[0].startswith(wanted)]
-    if len(found) != 1:
-        what = f"{len(found)} snapshots begin" if found else "no snapshot begins"
-        raise DatadError(f"{what} with {printable(wanted)!r}; `symbiont-datad snapshots` lists them")
-    return found[0]
+    if any(f"{path}/".startswith(f"{root}/") for path in snapshot.paths):
+        return root
+    absolute = [path for path in snapshot.paths if path.startswith("/")]
+    return os.path.commonpath(absolute) if absolute else "/"
+
+
+def relative_to(root: str, path: str) -> str:
+    """A path as a user types it, relative to the data directory: relative to that already, or absolute and inside it.
+
+    Empty for the data directory itself. Raises DatadError for what is not in it.
+    """
+    absolute = os.path.normpath(os.path.join(root, os.path.expanduser(path)))
+    if absolute == root:
+        return ""
+    for base in (root, os.path.realpath(root)):
+        if absolute.startswith(f"{base}/"):
+            return absolute[len(base) + 1 :]
+    raise DatadError(f"{printable(path)}: is not in the data directory {printable(root)}")
