@@ -1,6 +1,6 @@
 """`versions` and `diff`: one file through time."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -40,11 +40,11 @@ def versions(ctx: typer.Context, path: PathArgument, as_json: Json = False) -> N
         records = [_record(version, number == current) for number, version in enumerate(found)]
         unread = [{"id": name, "reason": reason} for name, reason in lost]
         show.document({"path": printable(path), "versions": records, "unread": unread})
-    else:
+    elif found:
         rows = [_row(version, number == current) for number, version in enumerate(found)]
         for line in show.table([("", "snapshot", "time", "modified", "size", "snapshots"), *rows], right={4, 5}):
             show.line(line)
-        if found and current is None:
+        if current is None:
             show.line("what is there now is none of these")
     for name, reason in lost:
         show.note(f"symbiont-datad: snapshot {name[:8]}: {printable(reason)}")
@@ -73,8 +73,9 @@ def diff(
 
     repository, tree, path = _opened(ctx, path)
     with told():
-        name_a, one = _content(repository, tree, path, a)
-        name_b, two = ("now", live_content(tree, path, LARGEST)) if b is None else _content(repository, tree, path, b)
+        side_a, one = _content(repository, tree, path, a)
+        side_b, two = _content(repository, tree, path, b) if b else (_NOW, live_content(tree, path, LARGEST))
+    name_a, name_b = side_a.name, side_b.name
     equal = one.data == two.data and one.size == two.size if one.data is not None and two.data is not None else None
     lines: list[str] = []
     if one.data is None or two.data is None:
@@ -88,8 +89,8 @@ def diff(
         show.document(
             {
                 "path": printable(path),
-                "a": {"name": name_a, "bytes": one.size},
-                "b": {"name": name_b, "bytes": two.size},
+                "a": {"snapshot": side_a.id, "time": side_a.time, "bytes": one.size},
+                "b": {"snapshot": side_b.id, "time": side_b.time, "bytes": two.size},
                 "equal": equal,
                 "changes": None if found is None else [change.record() for change in found],
                 "lines": lines,
@@ -117,12 +118,25 @@ def _opened(ctx: typer.Context, path: str) -> "tuple[Repository, Tree, str]":
     return repository, settings.layout.tree, wanted
 
 
-def _content(repository: "Repository", tree: "Tree", path: str, wanted: str) -> "tuple[str, Content]":
+class _Side(NamedTuple):
+    """What is compared: how it is called, its snapshot and when that was made (None: the file as it is now)."""
+
+    name: str
+    id: str | None
+    time: str | None
+
+
+_NOW = _Side("now", None, None)
+
+
+def _content(repository: "Repository", tree: "Tree", path: str, wanted: str) -> "tuple[_Side, Content]":
     from symbiont_datad.formats.diff import LARGEST
     from symbiont_datad.jobs.history import content_of, node_in
 
     (name, snapshot), node = node_in(repository, tree, path, wanted)
-    return f"{name[:8]} {show.short_time(snapshot.at.timestamp())}", content_of(repository, node, path, LARGEST)
+    at = snapshot.at.timestamp()
+    side = _Side(f"{name[:8]} {show.short_time(at)}", name, show.moment(at))
+    return side, content_of(repository, node, path, LARGEST)
 
 
 def _record(version: "Version", current: bool) -> show.Json:

@@ -21,6 +21,9 @@ Lost = Callable[[str, str], None]
 """Is told of a snapshot (its id) that can't be looked into, and why."""
 
 
+_KINDS = {"dir": "directory", "symlink": "symbolic link", "fifo": "FIFO", "dev": "device", "chardev": "device"}
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """A file's content: its bytes, or None when there are too many to be read; its size in bytes."""
@@ -95,7 +98,7 @@ def content_of(repository: Repository, node: Node, path: str, largest: int) -> C
     Raises DatadError for what is no file, or RepositoryError.
     """
     if node.type != "file":
-        raise DatadError(f"{printable(path)}: is no file there, but a {node.type}")
+        raise DatadError(f"{printable(path)}: is no file there, but a {_KINDS.get(node.type, node.type)}")
     if node.size > largest:
         return Content(None, node.size)
     data = b"".join(repository.load_blob(bytes.fromhex(blob)) for blob in node.content or ())
