@@ -6,32 +6,33 @@ followed. What can't be read, or doesn't hold still, is handed back by name: a s
 
 import errno
 import gc
-import grp
 import os
-import pwd
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
 import msgspec
 
+from symbiont_datad.restic.crew import Crew
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.known import SLACK_NS, Known, Memory, Seen, Trees
 from symbiont_datad.restic.lock import Identity
+from symbiont_datad.restic.nodes import directory_node, file_node, special_node
 from symbiont_datad.restic.pack import BlobType
-from symbiont_datad.restic.reading import TRIES, Content, Live, Reader, attributes_of
+from symbiont_datad.restic.reading import TRIES, Live, Reader, attributes_of
 from symbiont_datad.restic.records import Snapshot, Summary, format_time_ns
 from symbiont_datad.restic.repository import Repository
-from symbiont_datad.restic.tree import TYPES, Attribute, Node, encode_node, encode_tree, go_mode, quote
+from symbiont_datad.restic.tree import encode_tree, quote
 from symbiont_datad.restic.writer import Added, Writer
 
 _BATCH = 64
 _BATCH_BYTES = 1 << 20
+_MANY = 2000
+"""Small files from which on processes of their own read them (`crew`): they take 0.1 s to start."""
 _OPEN_DIRECTORIES = 100
 """Directories that wait for their files to be read; each holds a descriptor."""
 _DEEPEST = 128
@@ -170,6 +171,8 @@ class Archiver:
             (int(parent.at.timestamp() * 1e9) - SLACK_NS for _, parent in options.parents), default=0
         )
         self._open = 0
+        self._submitted = 0
+        self._crew = Crew(repository.key, repository.level)
 
     def archive(self, targets: Sequence[tuple[bytes, int]]) -> Archived:
         """Store the directories given as absolute path (without links in it) and readable descriptor.
@@ -179,7 +182,7 @@ class Archiver:
         collecting = gc.isenabled()
         gc.disable()  # hundreds of thousands of records without a cycle
         try:
-            with ThreadPoolExecutor(self._options.threads, "read") as self._readers:
+            with self._crew, ThreadPoolExecutor(self._options.threads, "read") as self._readers:
                 try:
                     tree, unchanged = self._above(targets)
                 except BaseException:
@@ -211,12 +214,12 @@ class Archiver:
                 target = next((fd for parts, fd in inner if not parts), None)
                 if target is None:
                     found = os.stat(here, follow_symlinks=False)
-                    nodes.append(_directory_node(name, found, build(here, inner, below), []))
+                    nodes.append(directory_node(name, found, build(here, inner, below), []))
                     continue
                 found = os.fstat(target)
                 directory = self._start(os.open(".", _OPEN, dir_fd=target), here, below, 0, found)
                 tree = self._finish(directory)
-                nodes.append(_directory_node(name, found, tree, directory.attributes))
+                nodes.append(directory_node(name, found, tree, directory.attributes))
                 if not (directory.quiet and directory.seen is not None and directory.seen.tree == tree):
                     known = trees.get(quote(name))
                     unchanged &= known is not None and known.raw == nodes[-1]
@@ -375,21 +378,30 @@ class Archiver:
     def _submit(self, here: _Directory, batch: list[bytes], owners: list[int]) -> None:
         self._pause()
         self._repository.need_index()
+        self._submitted += len(batch)
         here.reads.append((self._readers.submit(self._read, here.fd, batch, owners), batch))
 
     def _read(self, fd: int, names: list[bytes], owners: list[int]) -> list[_Read | OSError]:
         """What one of the reading threads does."""
+        sealed = self._crew.read(fd, names, owners) if len(names) > 1 and self._submitted > _MANY else None
         results: list[_Read | OSError] = []
-        for name, owner in zip(names, owners, strict=True):
+        for i, (name, owner) in enumerate(zip(names, owners, strict=True)):
             self._pause()
-            try:
-                content = self._reader.read(fd, name, owner)
-            except OSError as error:
-                results.append(error)
-                continue
-            results.append(_Read(_file_node(name, content), content.size, content.error))
+            found = sealed[i] if sealed is not None else None
+            if found is None or (self._options.live is not None and self._options.live.is_database(found.head)):
+                try:
+                    content = self._reader.read(fd, name, owner)
+                except OSError as error:
+                    results.append(error)
+                    continue
+                result = _Read(file_node(name, content), content.size, content.error)
+            else:
+                for blob, text, plain_length in found.blobs:
+                    self._writer.store_sealed(blob, BlobType.DATA, text, plain_length, again=False)
+                result = _Read(found.node, found.size, found.error)
+            results.append(result)
             self._progress.files += 1
-            self._progress.bytes += content.size
+            self._progress.bytes += result.size
         return results
 
     def _subdirectory(self, here: _Directory, name: bytes, found: os.stat_result, depth: int) -> None:
@@ -476,7 +488,7 @@ class Archiver:
                     self._torn.append((here.path + b"/" + name, result.error))
         here.reads.clear()
         for name, (found, subtree, attributes) in here.subtrees.items():
-            here.nodes[name] = _directory_node(name, found, subtree, attributes)
+            here.nodes[name] = directory_node(name, found, subtree, attributes)
         known = here.trees.ids()
         here.trees.forget()
         text = encode_tree([here.nodes[name] for name in sorted(here.nodes)])
@@ -502,28 +514,14 @@ class Archiver:
         here.nodes.update(nodes)
         self._pass_by(here.listing.files, here.listing.bytes)
 
-    # Nodes
-
     def _special(self, here: _Directory, name: bytes, found: os.stat_result) -> None:
         """A node for a link, FIFO, socket or device; none for a link that went, or can't be read."""
-        target = b""
-        kind = TYPES.get(stat.S_IFMT(found.st_mode), "")
-        if kind == "symlink":
-            try:
-                target = os.readlink(name, dir_fd=here.fd)
-            except OSError as error:
-                here.whole = False
-                if not isinstance(error, FileNotFoundError):
-                    self._miss(here.path + b"/" + name, error)
-                return
-        node = _bare_node(name, found, kind)
-        node.links = 0 if kind in ("fifo", "socket") else found.st_nlink
-        if kind in ("dev", "chardev"):
-            node.device = found.st_rdev
-        node.linktarget = target.decode("utf-8", "replace")
-        if node.linktarget.encode() != target:
-            node.linktarget_raw = target
-        here.nodes[name] = encode_node(node)
+        try:
+            here.nodes[name] = special_node(here.fd, name, found)
+        except OSError as error:
+            here.whole = False
+            if not isinstance(error, FileNotFoundError):
+                self._miss(here.path + b"/" + name, error)
 
     # Small things
 
@@ -578,70 +576,3 @@ def snapshot_of(archived: Archived, added: Added, options: Options, paths: Seque
         program_version=options.program,
         summary=summary(archived, added, ended_ns),
     )
-
-
-def _bare_node(name: bytes, found: os.stat_result, kind: str) -> Node:
-    mtime = format_time_ns(found.st_mtime_ns)
-    return Node(
-        name=quote(name),
-        type=kind,
-        mode=go_mode(found.st_mode),
-        mtime=mtime,
-        atime=mtime,
-        ctime=format_time_ns(found.st_ctime_ns),
-        uid=found.st_uid,
-        gid=found.st_gid,
-        user=_user(found.st_uid),
-        group=_group(found.st_gid),
-        inode=found.st_ino,
-        content=None,
-    )
-
-
-def _directory_node(name: bytes, found: os.stat_result, tree: bytes, attributes: list[tuple[str, bytes]]) -> bytes:
-    node = _bare_node(name, found, "dir")
-    node.extended_attributes = [Attribute(*pair) for pair in attributes]
-    node.subtree = tree.hex()
-    return encode_node(node)
-
-
-def _file_node(name: bytes, content: Content) -> bytes:
-    found = content.found
-    mtime = format_time_ns(found.st_mtime_ns)
-    return encode_node(
-        Node(
-            name=quote(name),
-            type="file",
-            mode=go_mode(found.st_mode),
-            mtime=mtime,
-            atime=mtime,
-            ctime=format_time_ns(found.st_ctime_ns),
-            uid=found.st_uid,
-            gid=found.st_gid,
-            user=_user(found.st_uid),
-            group=_group(found.st_gid),
-            inode=found.st_ino,
-            device_id=found.st_dev if found.st_nlink > 1 else 0,
-            size=content.size,
-            links=found.st_nlink,
-            extended_attributes=[Attribute(*pair) for pair in content.attributes],
-            content=content.chunks,
-            error=content.error,
-        )
-    )
-
-
-@lru_cache
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return ""
-
-
-@lru_cache
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""

@@ -4,20 +4,19 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from symbiont_datad.restic.chunk import WHOLE, pieces
+from symbiont_datad.restic.crypto import Buffer
 from symbiont_datad.restic.pack import BlobType
-from symbiont_datad.restic.writer import Writer
 
 TRIES = 3
 """How often a file that changes while it is read is read."""
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOATIME = getattr(os, "O_NOATIME", 0)
-_HEAD = 100
+_HEAD = 16
 """Bytes at the start of a file by which a live database is recognised."""
 
 
@@ -47,9 +46,16 @@ class Live(Protocol):
         """What must still be there when the dataset was read, or else it has to be read again."""
 
 
+class Sink(Protocol):
+    """Where what was read goes."""
+
+    def store(self, kind: BlobType, plain: Buffer) -> tuple[bytes, bool]:
+        """Take a blob; hand back its id, and whether it is new."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What was read of one file. `found` is what fstat said when it was opened, `new` whether a chunk was new here.
+    """What was read of one file: its chunks' ids and its size in bytes. `found` is what fstat said when it was opened.
 
     `error`: empty, or why the content may be torn.
     """
@@ -58,7 +64,6 @@ class Content:
     size: int
     found: os.stat_result
     attributes: list[tuple[str, bytes]]
-    new: bool
     error: str = ""
 
 
@@ -97,10 +102,11 @@ def attributes_of(fd: int) -> list[tuple[str, bytes]]:
 
 
 class Reader:
-    """Reads files of one tree into a writer; used by several threads."""
+    """Reads files into a sink; used by several threads if the sink can be."""
 
-    def __init__(self, writer: Writer, seed: int, live: Live | None) -> None:
-        self._writer = writer
+    def __init__(self, sink: Sink, seed: int, live: Live | None) -> None:
+        """`seed` decides where large files are cut (see `chunk`)."""
+        self._sink = sink
         self._seed = seed
         self._live = live
 
@@ -135,58 +141,44 @@ class Reader:
 
     def _settled(self, fd: int, found: os.stat_result) -> Content:
         """Read until the file holds still, or has only grown behind what was read."""
-        chunks, size, new = self._store(fd, found.st_size)
+        chunks, size = self._store(fd, found.st_size)
         for _ in range(TRIES - 1):
             now = os.fstat(fd)
             if size == found.st_size and _same(now, found):
-                return Content(chunks, size, found, attributes_of(fd), new)
-            if now.st_size > size == found.st_size:
-                # A log that is appended to: if what was read is still the same, it is what the file held then.
-                again, _, more = self._store(fd, size)
-                new |= more
-                if again == chunks:
-                    return Content(chunks, size, found, attributes_of(fd), new)
+                return Content(chunks, size, found, attributes_of(fd))
+            # A log that is appended to: if what was read is still the same, it is what the file held then.
+            if now.st_size > size == found.st_size and self._store(fd, size)[0] == chunks:
+                return Content(chunks, size, found, attributes_of(fd))
             found = os.fstat(fd)
-            chunks, size, more = self._store(fd, found.st_size)
-            new |= more
-        if size == found.st_size and _same(os.fstat(fd), found):
-            return Content(chunks, size, found, attributes_of(fd), new)
-        return Content(chunks, size, found, attributes_of(fd), new, "changed while it was read")
+            chunks, size = self._store(fd, found.st_size)
+        torn = size != found.st_size or not _same(os.fstat(fd), found)
+        return Content(chunks, size, found, attributes_of(fd), "changed while it was read" if torn else "")
 
     def _database(self, fd: int, dir_fd: int, name: bytes, found: os.stat_result) -> Content:
         assert self._live is not None
         try:
             with self._live.copy(dir_fd, name) as copy:
-                chunks, size, new = self._store(copy, os.fstat(copy).st_size)
+                chunks, size = self._store(copy, os.fstat(copy).st_size)
         except NotCopied as error:
-            raw = self._settled(fd, found)
-            return Content(raw.chunks, raw.size, raw.found, raw.attributes, raw.new, f"no consistent copy: {error}")
-        return Content(chunks, size, found, attributes_of(fd), new)
+            return replace(self._settled(fd, found), error=f"no consistent copy: {error}")
+        return Content(chunks, size, found, attributes_of(fd))
 
-    def _store(self, fd: int, size: int) -> tuple[list[str], int, bool]:
-        """Store the first `size` bytes; hand back the chunks, how many bytes there were, and whether one was new."""
-        if size == 0:
-            return [], 0, False
-        store = self._writer.store
+    def _store(self, fd: int, size: int) -> tuple[list[str], int]:
+        """Store the first `size` bytes; hand back the chunks, and how many bytes there were."""
         if size <= WHOLE:
-            data = os.pread(fd, size, 0)
-            if not data:
-                return [], 0, False
-            blob, new = store(BlobType.DATA, data)
-            return [blob.hex()], len(data), new
-        chunks, length, any_new = [], 0, False
+            data = os.pread(fd, size, 0) if size else b""
+            return ([self._sink.store(BlobType.DATA, data)[0].hex()] if data else []), len(data)
+        chunks, length = [], 0
         last: tuple[int, bytes] | None = None
         for piece, is_hole in pieces(fd, size, self._seed):
             length += len(piece)
             if is_hole and last is not None and last[0] == len(piece):
                 chunks.append(last[1].hex())
                 continue
-            blob = sha256(piece).digest()
+            blob, _ = self._sink.store(BlobType.DATA, piece)
             last = (len(piece), blob) if is_hole else None
-            new = self._writer.store_as(blob, BlobType.DATA, piece)
-            any_new |= new
             chunks.append(blob.hex())
-        return chunks, length, any_new
+        return chunks, length
 
 
 def _same(now: os.stat_result, found: os.stat_result) -> bool:

@@ -10,7 +10,7 @@ from typing import Self
 
 from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.compression import compress
-from symbiont_datad.restic.crypto import OVERHEAD, Buffer
+from symbiont_datad.restic.crypto import OVERHEAD, Buffer, Key
 from symbiont_datad.restic.errors import LockLost, RepositoryError
 from symbiont_datad.restic.index import ROLL_OVER, encode_index
 from symbiont_datad.restic.pack import TARGET_SIZE, BlobType, PackedBlob, Packer
@@ -29,6 +29,16 @@ class Added:
     tree_blobs: int = 0
     plain: int = 0
     packed: int = 0
+
+
+def seal_blob(plain: Buffer, key: Key, level: int | None) -> tuple[bytes, int]:
+    """A blob as it lies in a pack, and its plain length; that is 0 when compression is off or does not pay."""
+    size = len(plain)
+    if level is not None and size > _WORTH:
+        smaller = compress(plain, level)
+        if len(smaller) < size:
+            return key.seal(smaller), size
+    return key.seal(plain), 0
 
 
 class Writer:
@@ -100,22 +110,22 @@ class Writer:
             if not again and (place := self._repository.find(blob)) is not None and place.type is kind:
                 return False
             claimed.add(blob)
-        size = len(plain)
-        level = self._repository.level
-        plain_length = 0
-        if level is not None and size > _WORTH:
-            smaller = compress(plain, level)
-            if len(smaller) < size:
-                plain, plain_length = smaller, size
-        sealed = self._repository.key.seal(plain)
-        self._pack(blob, kind, sealed, plain_length, size)
+        sealed, plain_length = seal_blob(plain, self._repository.key, self._repository.level)
+        self._pack(blob, kind, sealed, plain_length, len(plain))
         return True
 
-    def store_sealed(self, blob: bytes, kind: BlobType, sealed: Buffer, plain_length: int) -> None:
-        """Store a blob as it lies in another pack, sealed with the same key; also when it is stored elsewhere."""
+    def store_sealed(
+        self, blob: bytes, kind: BlobType, sealed: Buffer, plain_length: int, *, again: bool = True
+    ) -> None:
+        """Store a blob that is sealed with the repository's key already, as it lies in another pack, say.
+
+        Unless `again` is off, also when the repository holds it elsewhere.
+        """
         with self._lock:
             claimed = self._claimed[kind]
             if blob in claimed:
+                return
+            if not again and (place := self._repository.find(blob)) is not None and place.type is kind:
                 return
             claimed.add(blob)
         self._pack(blob, kind, sealed, plain_length, plain_length or len(sealed) - OVERHEAD)
