@@ -31,13 +31,20 @@ _AT_ONCE = 2
 class Timetable:
     """When one job runs: every `every_s` seconds, or by a five-field `cron` expression in local time.
 
-    Each run waits up to `jitter_s` seconds longer, at random, so that many daemons don't do the same at once.
+    Each run waits up to `jitter_s` seconds longer, at random, so that many daemons don't do the same at once. Of
+    `heavy` jobs one runs at a time, and the others don't wait for it.
     """
 
     job: str
     every_s: float | None = None
     cron: str | None = None
     jitter_s: float = 0.0
+    heavy: bool = False
+
+    @property
+    def executor(self) -> str:
+        """Which of the schedule's threads run the job."""
+        return "heavy" if self.heavy else "default"
 
     def next_run(self, now: datetime) -> datetime:
         """The first time after `now` that the table asks for, given that the job ran just now; jitter not counted."""
@@ -145,7 +152,11 @@ class Schedule:
         """Begin; hand back the jobs whose run was missed and is caught up now."""
         self._tables = {table.job: table for table in tables}
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(_AT_ONCE), "beat": ThreadPoolExecutor(1)},
+            executors={
+                "default": ThreadPoolExecutor(_AT_ONCE),
+                "heavy": ThreadPoolExecutor(1),
+                "beat": ThreadPoolExecutor(1),
+            },
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
             timezone=UTC,
         )
@@ -156,7 +167,7 @@ class Schedule:
             due = table.due(last, now)
             if last is not None and due == now:
                 late.append(table.job)
-            self._scheduler.add_job(self._run, _Trigger(table), [table.job], id=table.job, next_run_time=due)
+            self._add(table, due)
         beat = _Trigger(Timetable("beat", every_s=_BEAT_S))
         self._scheduler.add_job(self._beat, beat, id=_BEAT, executor="beat", next_run_time=now)
         self._clocks = self._clock(), time.monotonic()
@@ -173,11 +184,26 @@ class Schedule:
         for name, table in new.items():
             if self._tables.get(name) == table:
                 continue
-            due = table.due(last_successes.get(name), now)
-            self._scheduler.add_job(
-                self._run, _Trigger(table), [name], id=name, next_run_time=due, replace_existing=True
-            )
+            self._add(table, table.due(last_successes.get(name), now))
         self._tables = new
+
+    def retry(self, job: str, after_s: float) -> None:
+        """Run a job again so many seconds from now, unless its timetable has it sooner."""
+        found = self._scheduler.get_job(job)
+        at = self._now() + timedelta(seconds=after_s)
+        if found is not None and found.next_run_time is not None and at < found.next_run_time:
+            found.modify(next_run_time=at)
+
+    def _add(self, table: Timetable, due: datetime) -> None:
+        self._scheduler.add_job(
+            self._run,
+            _Trigger(table),
+            [table.job],
+            id=table.job,
+            executor=table.executor,
+            next_run_time=due,
+            replace_existing=True,
+        )
 
     def stop(self) -> None:
         """Start no more jobs. Those that run are the caller's to end."""

@@ -64,6 +64,7 @@ def _neighbours(settings: Settings) -> Iterator[Conflict]:
     root, repository = settings.root_data_dir, settings.repository_path()
     if overlap(settings.daemon_dir, root):
         yield Conflict((("daemon_dir",), ("root_data_dir",)), f"must be outside the root ({root}) and not hold it")
+    yield from _secrets(settings, root, repository)
     if repository is None:
         return
     if overlap(repository, root):
@@ -72,6 +73,18 @@ def _neighbours(settings: Settings) -> Iterator[Conflict]:
     if overlap(repository, settings.daemon_dir) and not overlap(settings.daemon_dir, root):
         text = f"must not overlap daemon_dir ({settings.daemon_dir})"
         yield Conflict((("backup", "repository"), ("daemon_dir",)), text)
+
+
+def _secrets(settings: Settings, root: Path, repository: Path | None) -> Iterator[Conflict]:
+    """Files whose content opens the snapshots: they protect nothing beside those, and in the tree agents read them."""
+    files = {("encryption", "key_file"): settings.encryption.key_file}
+    if settings.backup.password_file is not None:
+        files["backup", "password_file"] = settings.backup.password_file
+    for name, file in files.items():
+        if overlap(file, root):
+            yield Conflict((name, ("root_data_dir",)), f"must be outside the root ({root})")
+        if repository is not None and overlap(file, repository):
+            yield Conflict((name, ("backup", "repository")), f"must be outside the repository ({repository})")
 
 
 def _marks(section: tuple[str, ...], marks: WaterMarks) -> Iterator[Conflict]:

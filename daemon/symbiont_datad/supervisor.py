@@ -25,10 +25,12 @@ from symbiont_datad.events import emit
 from symbiont_datad.fsops.lock import DirectoryLock, hold
 from symbiont_datad.fsops.write import append_line
 from symbiont_datad.guard.guard import Guard, GuardSettings, Report
-from symbiont_datad.jobs.context import job_settings
+from symbiont_datad.jobs.context import Progress, job_settings
 from symbiont_datad.jobs.runner import Child
+from symbiont_datad.jobs.secrets import check_secrets
 from symbiont_datad.layout import Category
 from symbiont_datad.ledger import Ledger, LedgerError
+from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Health, Outcome
 from symbiont_datad.schedule import Schedule, Timetable
 from symbiont_datad.service.notify import Notifier, watchdog_interval
@@ -43,6 +45,10 @@ if TYPE_CHECKING:
 _TURN_S = 10.0
 _STATE_EVERY_S = 60.0
 _CHILD_GRACE_S = 3.0
+_RETRY_S = 600.0
+"""So long after a failed run of a heavy job it is tried again, if its timetable has it later: a repository that is away
+may be back soon."""
+_HEAVY = ("backup", "verify")
 
 
 class Supervisor:
@@ -79,6 +85,7 @@ class Supervisor:
         self._settings = self._load()
         events.configure(self._settings.logging.format, self._settings.logging.level)
         self._jobs = job_settings(self._settings)
+        check_secrets(self._jobs.repository.secrets)
         root = self._jobs.layout.root
         stack.enter_context(hold(self._jobs.lock_path("keeper"), f"{root} is kept by another daemon"))
         self._ledger = Ledger(None)
@@ -134,10 +141,12 @@ class Supervisor:
 
     def _last_successes(self) -> "Mapping[str, float]":
         try:
-            return self._ledger.last_successes()
+            found = self._ledger.last_successes()
         except LedgerError as error:
             emit("ledger_failed", reason=str(error))
             return {}
+        # What was never verified is due some time after it was made, and not at the first start, when there is nothing.
+        return {"verify": found.get("backup", time.time()), **found}
 
     # Main loop
 
@@ -176,6 +185,7 @@ class Supervisor:
             settings = self._load()
             self._refuse_moved(settings)
             jobs = job_settings(settings)
+            check_secrets(jobs.repository.secrets)
         except (SettingsError, OSError, ValueError) as error:
             emit("settings_refused", reason=str(error))
         else:
@@ -207,7 +217,7 @@ class Supervisor:
             if self._is_stopping():  # `_end_jobs` may not have seen it
                 child.stop()
             try:
-                report = child.wait()
+                report = child.wait(lambda: self._notifier.status(self._summary()))
             finally:
                 del self._children[name]
         except Locked as error:
@@ -223,6 +233,8 @@ class Supervisor:
             if report.lost:  # nobody else has said so
                 emit("job_failed", job=name, reason=report.message)
             self._failing[name] = report.message
+            if name in _HEAVY:
+                self._schedule.retry(name, _RETRY_S)
         else:
             self._failing.pop(name, None)
         self._write_state()
@@ -255,7 +267,8 @@ class Supervisor:
         following = (
             f"; next {upcoming[0][1]} at {datetime.fromtimestamp(upcoming[0][0], UTC):%H:%M:%SZ}" if upcoming else ""
         )
-        running = f"; running {', '.join(sorted(self._children))}" if self._children else ""
+        children = sorted(self._children.copy().items())
+        running = f"; running {', '.join(_standing(name, child.progress) for name, child in children)}" * bool(children)
         return f"keeping {self._jobs.layout.root}{running}{following}"
 
     def _write_state(self, final: bool = False) -> None:
@@ -365,11 +378,30 @@ def _guard_settings(settings: "Settings") -> GuardSettings:
 
 def _timetables(settings: "Settings") -> tuple[Timetable, ...]:
     jitter = settings.schedule.jitter
+    heavy = {"backup": settings.backup.schedule, "verify": settings.backup.verify_schedule}
     return (
         Timetable("sweep", settings.auto_save_interval, jitter_s=jitter),
         Timetable("clean", settings.schedule.retention_interval, jitter_s=jitter),
         Timetable("usage", settings.schedule.usage_interval, jitter_s=jitter),
+        *(
+            Timetable(name, None, when, jitter, heavy=True)
+            if isinstance(when, str)
+            else Timetable(name, when, None, jitter, heavy=True)
+            for name, when in heavy.items()
+        ),
     )
+
+
+def _standing(name: str, progress: Progress | None) -> str:
+    """How far a job is: `backup: 40 %, 12,000 files, 300 MiB`."""
+    if progress is None:
+        return name
+    parts = [progress.phase] if progress.phase != name else []
+    if progress.total_bytes:
+        parts.append(f"{min(progress.bytes / progress.total_bytes, 1):.0%}".replace("%", " %"))
+    parts += [f"{progress.files:,} files"] if progress.files else []
+    parts += [format_size(progress.bytes)] if progress.bytes else []
+    return f"{name}: {', '.join(parts)}" if parts else name
 
 
 def _open_standard_streams() -> None:

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 from symbiont_datad import __version__
+from symbiont_datad.errors import Unusable
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.mount import mounts_below
 from symbiont_datad.fsops.root import QUARANTINE, readable
@@ -22,6 +24,7 @@ from symbiont_datad.report import Action, Finding, Severity
 from symbiont_datad.restic import archiver
 from symbiont_datad.restic.archiver import Archived, Archiver, Options, snapshot_of
 from symbiont_datad.restic.known import Memory
+from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.writer import Added, Writer
@@ -205,3 +208,22 @@ def recorded(context: JobContext, tag: str, taken: Taken) -> Action:
     except LedgerError as error:
         emit("ledger_failed", reason=str(error))
     return action
+
+
+def refuse_full(context: JobContext) -> None:
+    """Raise Unusable when less than `backup.min_free` is free where the repository is. An object store has no end."""
+    backend = ours.place(context.settings.repository)
+    if not isinstance(backend, LocalBackend):
+        return
+    at = Path(backend.location)
+    while not at.is_dir() and at != at.parent:
+        at = at.parent
+    found = os.statvfs(at)
+    wanted = context.settings.snapshots.min_free
+    free, least = found.f_bavail * found.f_frsize, wanted.of(found.f_blocks * found.f_frsize)
+    if free < least:
+        emit("backup_refused", path=str(at), free=free, least=least)
+        raise Unusable(
+            f"{backend.location}: only {format_size(free)} are free there, and backup.min_free = {wanted} asks for "
+            f"{format_size(least)}; nothing was backed up. `symbiont-datad prune` may free some"
+        )

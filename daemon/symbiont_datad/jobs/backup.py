@@ -1,23 +1,18 @@
 """The backup: a snapshot of the whole tree, then what the policy no longer keeps is forgotten, and space freed."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from symbiont_datad import errors
-from symbiont_datad.events import emit
 from symbiont_datad.jobs import repository as ours
-from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, Taken, counts_of, findings_of, recorded, take
+from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, Taken, counts_of, findings_of, recorded, refuse_full, take
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.forgetting import forget
 from symbiont_datad.jobs.prune import prune_when_it_pays
 from symbiont_datad.jobs.rehearsal import rehearsal
 from symbiont_datad.jobs.snapshots import readable_snapshots
-from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Action, Finding, JobReport, Outcome
 from symbiont_datad.restic.errors import Interrupted
-from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.repository import Repository
 
 
@@ -103,25 +98,3 @@ def _message(taken: Taken) -> str:
     parts = [f"{unread} files could not be read"] if unread else []
     parts += [f"{torn} files changed while they were read"] if torn else []
     return f"the snapshot is incomplete: {', '.join(parts)}" if parts else ""
-
-
-def refuse_full(context: JobContext) -> None:
-    """Raise DatadError when less than `backup.min_free` is free where the repository is. An object store has no end."""
-    backend = ours.place(context.settings.repository)
-    if not isinstance(backend, LocalBackend):
-        return
-    at = Path(backend.location)
-    while not at.is_dir() and at != at.parent:
-        at = at.parent
-    found = os.statvfs(at)
-    free, least = (
-        found.f_bavail * found.f_frsize,
-        context.settings.snapshots.min_free.of(found.f_blocks * found.f_frsize),
-    )
-    if free < least:
-        emit("backup_refused", path=str(at), free=free, least=least)
-        raise errors.DatadError(
-            f"{backend.location}: only {format_size(free)} are free there, and backup.min_free = "
-            f"{context.settings.snapshots.min_free} asks for {format_size(least)}; nothing was backed up. "
-            "`symbiont-datad prune` may free some"
-        )

@@ -5,12 +5,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from symbiont_datad import errors
 from symbiont_datad.events import emit
+from symbiont_datad.fsops.lock import hold as hold_file
 from symbiont_datad.fsops.process import this_process
 from symbiont_datad.jobs.context import JobSettings, RepositorySettings
 from symbiont_datad.jobs.secrets import repository_password
@@ -27,6 +28,7 @@ MARK = "//repository"
 """The ledger's mark that there was a repository at a place. No file of the tree has such a path."""
 
 _PATIENCE_STEP_S = 0.5
+_MAKING_S = 30.0
 
 _OTHER_PASSWORD = (
     "; where encryption or a password was turned on or off after the repository was made, `repository key add` lets it "
@@ -98,13 +100,33 @@ def opened_or_made(settings: JobSettings, ledger: Ledger) -> Repository:
                 f"{where.location}: the repository that was there is gone (is its disk mounted?); nothing was written. "
                 "`repository init` makes a new one"
             ) from None
-        repository = made(where)
+        with _alone(settings):  # sweep and backup may both be the first
+            try:
+                repository = opened(where)
+            except errors.NoRepository:
+                repository = made(where)
     if known is not None and known != repository.config.id:
         try:
             ledger.update_marks({mark: repository.config.id}, ())
         except LedgerError as error:
             emit("ledger_failed", reason=str(error))
     return repository
+
+
+@contextmanager
+def _alone(settings: JobSettings) -> Iterator[None]:
+    """Hold the lock under which this machine makes its repository; who has it is waited for."""
+    until = time.monotonic() + _MAKING_S
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(hold_file(settings.lock_path("repository"), "the repository is being made"))
+                break
+            except errors.Locked:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_PATIENCE_STEP_S / 5)
+        yield
 
 
 def _mark_of(ledger: Ledger, mark: str) -> str | None:

@@ -15,6 +15,7 @@ from symbiont_datad.events import emit
 from symbiont_datad.formats.context import REQUIRED, Damage, Role, StateName, Verdict, judge, name_of
 from symbiont_datad.fsops.read import chunks, opened_regular
 from symbiont_datad.fsops.walk import Entry, walk
+from symbiont_datad.jobs.autosave import Fingerprint, Saved, autosave
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.removal import Book, Planned, remove_recorded
 from symbiont_datad.layout import Category
@@ -53,8 +54,9 @@ class Broken:
 
 @dataclass(slots=True)
 class _State:
-    """What lies below `state/`, sorted by what it is."""
+    """What lies below `state/`, sorted by what it is, and what lstat says of all of it."""
 
+    seen: Fingerprint
     files: list[StateFile] = field(default_factory=list)
     backups: dict[str, list[Backup]] = field(default_factory=lambda: defaultdict(list))
     leftovers: list[Entry] = field(default_factory=list)
@@ -65,7 +67,8 @@ def sweep(context: JobContext) -> JobReport:
     """Check new and changed contexts and sessions, tell of damage and of recovery, rotate the runtime's backups.
 
     A file that changed within the last `settle_s` seconds is left for the next sweep. Counts: `contexts` and `sessions`
-    there are, `checked` files read, `damaged` ones, `unsettled` ones, `backups_kept`, `backups_removed`.
+    there are, `checked` files read, `damaged` ones, `unsettled` ones, `backups_kept`, `backups_removed`,
+    `saved` snapshots.
     """
     state = _list(context)
     judges = _Judges(context, state)
@@ -73,23 +76,26 @@ def sweep(context: JobContext) -> JobReport:
     broken = [Broken(file, verdict, _good_backup(state, file, judges)) for file, verdict in damaged]
     rotated = _rotate(context, state, judges)
     judges.leave_marks()
-    after_check(context, broken)
+    saved = after_check(context, broken, state.seen)
+    actions = [*rotated.actions, *saved.actions]
+    interrupted = rotated.interrupted or saved.interrupted
     findings = [
         *(_finding(one, len(_backups_of(state, one.file))) for one in broken),
         *_other_modes(state.files),
         *_leftovers(state, judges),
         *(Finding("unread", path, Severity.WARNING, why, _UNREAD_REMEDY) for path, why in state.unread.items()),
         *rotated.findings,
+        *saved.findings,
     ]
     left = any(finding.severity is not Severity.INFO for finding in findings)
     contexts = sum(file.name is not None for file in state.files)
     backups = sum(map(len, state.backups.values()))
     return JobReport(
         "sweep",
-        Outcome.INTERRUPTED if rotated.interrupted else Outcome.LEFT if left else Outcome.DONE,
+        Outcome.INTERRUPTED if interrupted else Outcome.LEFT if left else Outcome.DONE,
         context.now,
         0.0,
-        tuple(rotated.actions),
+        tuple(actions),
         tuple(findings),
         {
             "contexts": contexts,
@@ -99,23 +105,25 @@ def sweep(context: JobContext) -> JobReport:
             "unsettled": judges.unsettled,
             "backups_kept": backups - len(rotated.actions),
             "backups_removed": len(rotated.actions),
+            "saved": sum(action.kind == "snapshot_created" for action in saved.actions),
         },
         message=f"{len(broken)} state files are damaged" if broken else "",
-        actions_total=len(rotated.actions),
-        bytes_total=sum(action.bytes for action in rotated.actions),
+        actions_total=len(actions),
+        bytes_total=sum(action.bytes for action in actions),
     )
 
 
-def after_check(context: JobContext, broken: list[Broken]) -> None:
-    """Where healing and the autosave snapshot will begin: all that changed is judged and marked, `broken` is what the
+def after_check(context: JobContext, broken: list[Broken], seen: Fingerprint) -> Saved:
+    """Where healing will begin, and the autosave does: all that changed is judged and marked, `broken` is what the
     runtime would not load, each with its newest good backup, and of good states only surplus ones were removed.
     Heal first, so that the snapshot holds what the runtime will load.
     """
+    return autosave(context, seen)
 
 
 def _list(context: JobContext) -> _State:
     """One walk. The quarantine is not below `state/`, and no walk enters it."""
-    layout, state = context.layout, _State()
+    layout, state = context.layout, _State(Fingerprint(context.now))
     agents = f"{layout.agents}/"
     sessions = f"{layout.path_of(Category.STATE, 'sessions')}/"
 
@@ -123,6 +131,7 @@ def _list(context: JobContext) -> _State:
         state.unread[path] = error.strerror or str(error)
 
     for entry in walk(layout.tree, layout.path_of(Category.STATE), on_error=unread):
+        state.seen.add(entry)
         if not entry.is_file:
             continue
         path = entry.path
