@@ -185,6 +185,30 @@ def test_who_came_at_the_same_moment_is_seen_in_the_second_look() -> None:
     assert ["elsewhere"] == [one.hostname for one in store.files.values()]
 
 
+def test_an_eager_lock_begins_before_the_second_look() -> None:
+    """It is a lock from the start, and sure of itself only after `confirm`."""
+    store = Files()
+    begun = time.monotonic()
+    with hold(store, ME, exclusive=False, eager=True, settle_s=0.3) as held:
+        held.check()
+        assert time.monotonic() - begun < 0.25
+        held.confirm()
+        assert time.monotonic() - begun >= 0.3
+        assert [False] == [found.exclusive for found in store.files.values()]
+    assert {} == store.files
+
+
+def test_an_eager_lock_gives_way_to_who_was_quicker() -> None:
+    """Somebody who came at the same moment is seen in the second look; from then on the lock is refused."""
+    store = Files()
+    with hold(store, ME, exclusive=False, eager=True, settle_s=0.1) as held:
+        store.write_lock(lock(exclusive=True, time=format_time(time.time())))
+        with pytest.raises(RepositoryLocked, match="exclusively"):
+            held.confirm()
+        with pytest.raises(RepositoryLocked):
+            held.check()
+
+
 def test_the_message_says_who_and_what_to_do() -> None:
     """User, host, process, since when, how, and the remedy."""
     store = Files(lock(exclusive=True))

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from symbiont_datad.restic.errors import LockLost, RepositoryLocked
+from symbiont_datad.restic.errors import LockLost, RepositoryError, RepositoryLocked
 from symbiont_datad.restic.records import Lock, format_time, parse_time
 
 STALE_S = 30 * 60.0
@@ -145,6 +145,8 @@ class HeldLock:
         self._refreshed = (0.0, 0.0)
         self._lost = ""
         self._leftover: list[str] = []
+        self._looked = threading.Event()
+        self._refused: RepositoryError | None = None
 
     def check(self) -> None:
         """Make sure that the lock still excludes the others. Cheap, unless it is about to become stale.
@@ -153,12 +155,23 @@ class HeldLock:
         once more here, which works if its file is still there: nobody took it for stale. Raises LockLost, from then
         on always.
         """
+        if self._refused is not None:
+            raise self._refused
         if self._is_old() and not self._lost:
             self.refresh()
         if self._is_old() and not self._lost:
             self._lost = f"it could not be refreshed for {self._age():.0f} s: {self.failure}"
         if self._lost:
             raise LockLost(f"The lock on the repository was lost: {self._lost}.")
+
+    def confirm(self) -> None:
+        """Make sure that nobody excludes us, before something is written that counts. An eager lock waits here for its
+        second look.
+
+        Raises RepositoryLocked when somebody was quicker, what the store raised, or LockLost as `check` does.
+        """
+        self._looked.wait()
+        self.check()
 
     def refresh(self) -> None:
         """Put a new lock file in the place of the old one. Raises nothing: see `failure` and `check`."""
@@ -179,16 +192,29 @@ class HeldLock:
     def _is_old(self) -> bool:
         return self._age() > self._valid_s
 
-    def _take(self) -> None:
+    def _take(self, eager: bool) -> None:
         """One try to get the lock. Raises RepositoryLocked, or what the store raises."""
         self._look()
         self.name, self._refreshed = self._write()
+        if eager:
+            return
         try:
             self._sleep(self._settle_s)
             self._look()
         except BaseException:
             self._remove(self.name)
             raise
+        self._looked.set()
+
+    def _look_again(self) -> None:
+        """The second look of an eager lock. Raises nothing: see `confirm`."""
+        try:
+            with self._turn:
+                self._look()
+        except RepositoryError as error:
+            self._refused = error
+        finally:
+            self._looked.set()
 
     def _write(self) -> tuple[str, tuple[float, float]]:
         """Write a lock file: its name, and the times (both clocks) from which its age counts."""
@@ -273,6 +299,7 @@ def hold(
     identity: Identity,
     *,
     exclusive: bool,
+    eager: bool = False,
     retry_for_s: float = 0.0,
     interval_s: float = _INTERVAL_S,
     valid_s: float = _VALID_S,
@@ -284,7 +311,8 @@ def hold(
     """Hold a lock for as long as the block runs; a thread refreshes it every `interval_s` seconds.
 
     While somebody else holds one that excludes it, it is tried again for `retry_for_s` seconds. `sleep` is how to wait;
-    it may raise, to give up. `valid_s`: how long after the last refresh the lock is trusted. A lock file that can't be
+    it may raise, to give up. An `eager` lock begins its block before the second look: until `confirm` has been called,
+    nothing may be written there but packs, which are worth nothing without an index. `valid_s`: how long after the last refresh the lock is trusted. A lock file that can't be
     removed at the end is no error: it becomes stale.
 
     Raises RepositoryLocked, and what the store raises when the first lock file can't be written.
@@ -302,7 +330,7 @@ def hold(
     over = threading.Event()
     refresher = threading.Thread(target=_keep, args=(lock, over, interval_s), name="lock", daemon=True)
     try:
-        _take(lock, monotonic() + retry_for_s, monotonic, sleep)
+        _take(lock, eager, monotonic() + retry_for_s, monotonic, sleep)
         refresher.start()
         yield lock
     finally:
@@ -312,12 +340,14 @@ def hold(
         lock._release()
 
 
-def _take(lock: HeldLock, until: float, monotonic: Callable[[], float], sleep: Callable[[float], object]) -> None:
+def _take(
+    lock: HeldLock, eager: bool, until: float, monotonic: Callable[[], float], sleep: Callable[[float], object]
+) -> None:
     """Try until it works or the time is over. The pauses differ, so that two who meet don't meet for ever."""
     pause = _PAUSE_S
     while True:
         try:
-            lock._take()
+            lock._take(eager)
         except RepositoryLocked:
             left = until - monotonic()
             if left <= 0:
@@ -329,7 +359,10 @@ def _take(lock: HeldLock, until: float, monotonic: Callable[[], float], sleep: C
 
 
 def _keep(lock: HeldLock, over: threading.Event, interval_s: float) -> None:
-    """Refresh the lock until it is over; after a failure soon again."""
+    """Take an eager lock's second look; refresh the lock until it is over, after a failure soon again."""
+    if not lock._looked.is_set():
+        over.wait(lock._settle_s)
+        lock._look_again()
     while not over.wait(interval_s / 5 if lock.failure else interval_s):
         lock.refresh()
 
