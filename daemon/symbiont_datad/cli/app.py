@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import symbiont_datad
-from symbiont_datad.cli import config, events, history, jobs, key, repository, run, snapshots, status, tree
+from symbiont_datad.cli import config, events, history, jobs, key, repository, restore, run, snapshots, status, tree
 from symbiont_datad.cli.invocation import Invocation
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command()(jobs.sweep)
 app.command()(jobs.clean)
 app.command()(jobs.backup)
 app.command()(snapshots.snapshots)
+app.command()(restore.restore)
 app.command()(jobs.prune)
 app.command()(history.versions)
 app.command()(history.diff)

@@ -1,0 +1,184 @@
+"""`restore`: get files back from a snapshot."""
+
+import errno
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from symbiont_datad.cli import show
+from symbiont_datad.cli.invocation import invocation
+from symbiont_datad.cli.jobs import JsonLines, stoppable
+from symbiont_datad.cli.progress import watched
+from symbiont_datad.cli.snapshots import record
+from symbiont_datad.errors import DatadError, ExitCode, SettingsError
+from symbiont_datad.quantities import format_duration, format_size
+from symbiont_datad.report import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from symbiont_datad.jobs.context import JobSettings
+    from symbiont_datad.jobs.restore import Wanted
+    from symbiont_datad.restic.repository import Repository
+    from symbiont_datad.restic.restorer import Restored
+
+
+def restore(
+    ctx: typer.Context,
+    snapshot: Annotated[
+        str,
+        typer.Argument(
+            metavar="SNAPSHOT", help="Its id, how that begins, or `latest`: the newest that has the paths.",
+            show_default=False,
+        ),
+    ],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH", help="Only these files and directories, relative to the data directory or absolute.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--target", metavar="DIR", help="Restore into this directory; it may be new.")
+    ] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Put it back where it was. What is there now moves to quarantine.")
+    ] = False,
+    host: Annotated[str | None, typer.Option(help="For `latest`: of this host.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="For `latest`: with this tag (backup, autosave).")] = None,
+    no_lock: Annotated[
+        bool, typer.Option("--no-lock", help="Write no lock: for a repository that can only be read.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be restored, and write nothing.")] = False,
+    as_json: JsonLines = False,
+) -> None:  # fmt: skip
+    """Get files back, into a directory of your choice or in place. Nothing that is there is overwritten or deleted.
+
+    Exit code 3 when something could not be restored; each such file is named.
+    """
+    from symbiont_datad.jobs.context import job_settings
+    from symbiont_datad.jobs.repository import opened, told
+    from symbiont_datad.jobs.restore import choose
+    from symbiont_datad.jobs.snapshots import relative_to
+
+    if (target is None) == (not in_place):
+        raise SettingsError("where to? give one of --target DIR and --in-place")
+    show.quiet_log()
+    settings = job_settings(invocation(ctx).load().settings)
+    root = settings.layout.root
+    if target is not None:
+        target = Path(os.path.abspath(os.path.expanduser(target)))
+        _refuse_inside(target, settings)
+    repository = opened(settings.repository)
+    with told():
+        wanted = choose(repository, root, snapshot, [relative_to(root, path) for path in paths or ()], host, tag or ())
+        if not wanted.whole and not wanted.paths:
+            held = ", ".join(printable(os.path.relpath(path, wanted.root)) for path in wanted.snapshot.paths)
+            show.note(f"symbiont-datad: snapshot {wanted.id[:8]} has only {held}; --tag backup is for all there is")
+        if dry_run:
+            _list(repository, wanted, as_json)
+            return
+        _restore(repository, settings, wanted, target, as_json, locking=not no_lock)
+
+
+def _refuse_inside(target: Path, settings: "JobSettings") -> None:
+    real = os.path.realpath(target)
+    for place, advice in (
+        (settings.layout.root, "; --in-place puts things back there"),
+        (settings.repository.location, ""),
+    ):
+        if f"{real}/".startswith(f"{os.path.realpath(place)}/"):
+            raise DatadError(f"--target {printable(str(target))}: must not be in {printable(place)}{advice}")
+
+
+def _list(repository: "Repository", wanted: "Wanted", as_json: bool) -> None:
+    from symbiont_datad.jobs.restore import entries
+
+    listed, size = [], 0
+    for path, node in entries(repository, wanted):
+        listed.append({"path": printable(os.fsdecode(path)), "type": node.type, "bytes": node.size})
+        size += node.size
+        if not as_json:
+            slash = "/" if node.type == "dir" else ""
+            show.line(f"{format_size(node.size) if node.type == 'file' else '':>10}  {listed[-1]['path']}{slash}")
+    if as_json:
+        content = {"snapshot": record(wanted.id, wanted.snapshot), "dry_run": True, "entries": listed, "bytes": size}
+        show.last_line(content)
+        return
+    show.line(f"would restore {len(listed):,} entries, {format_size(size)}, from {_named(wanted)}")
+
+
+def _restore(
+    repository: "Repository",
+    settings: "JobSettings",
+    wanted: "Wanted",
+    target: Path | None,
+    as_json: bool,
+    *,
+    locking: bool,
+) -> None:
+    from contextlib import nullcontext
+
+    from symbiont_datad.jobs.context import Progress
+    from symbiont_datad.jobs.repository import locked
+    from symbiont_datad.jobs.restore import restore_to
+
+    progress = Progress("restore")
+    started = time.monotonic()
+    with (
+        stoppable() as stop,
+        locked(repository, stopping=stop.is_set) if locking else nullcontext(),
+        watched(progress, as_json),
+    ):
+        assert target is not None
+        restored = _guarded(target, lambda: restore_to(repository, wanted, target, progress, stop.is_set))
+    took = time.monotonic() - started
+    _tell(wanted, restored, target, took, as_json)
+
+
+def _guarded(target: Path, work: "Callable[[], Restored]") -> "Restored":
+    try:
+        return work()
+    except OSError as error:
+        raise DatadError(f"{printable(str(target))}: {error.strerror or error}; not everything was restored") from None
+
+
+def _tell(wanted: "Wanted", restored: "Restored", target: Path | None, took: float, as_json: bool) -> None:
+    counts = restored.counts
+    failed = [(printable(os.fsdecode(path)), reason) for path, reason in restored.failed]
+    if as_json:
+        show.last_line(
+            {
+                "snapshot": record(wanted.id, wanted.snapshot),
+                "dry_run": False,
+                "target": None if target is None else str(target),
+                "in_place": target is None,
+                "files": counts.files,
+                "directories": counts.directories,
+                "links": counts.links,
+                "others": counts.others,
+                "bytes": counts.bytes,
+                "duration_s": round(took, 3),
+                "failed": [{"path": path, "reason": reason} for path, reason in failed],
+            }
+        )
+    else:
+        where = printable(str(target))
+        show.line(
+            f"restored {counts.files:,} files, {format_size(counts.bytes)}, from {_named(wanted)} "
+            f"to {where} in {format_duration(took)}"
+        )
+    for path, reason in failed:
+        why = "something is there already" if reason == os.strerror(errno.EEXIST) else printable(reason)
+        show.note(f"symbiont-datad: not restored: {path}: {why}")
+    if failed:
+        raise typer.Exit(int(ExitCode.LEFT))
+
+
+def _named(wanted: "Wanted") -> str:
+    at = show.short_time(wanted.snapshot.at.timestamp())
+    return f"{wanted.id[:8]} ({printable(wanted.snapshot.hostname)}, {at})"
