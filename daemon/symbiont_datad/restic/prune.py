@@ -10,6 +10,7 @@ The caller holds the exclusive lock. Source: restic `doc/design.rst`, "Locks", a
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import msgspec
 
@@ -338,7 +339,7 @@ def carry_out(
 
 
 class _Run:
-    """One prune that is under way. `files`: the packs that each index file of before names, as long as it is there."""
+    """One prune that is under way. `files`: the packs that each index file names, but for the new packs."""
 
     def __init__(
         self, repository: Repository, found: Survey, plan: Plan, progress: Progress, stopping: Callable[[], bool]
@@ -350,6 +351,7 @@ class _Run:
         self._progress = progress
         self._stopping = stopping
         self._files = dict(found.inventory.files)
+        self._file_sizes = dict(found.inventory.file_sizes)
         self._uses = {pack.name: pack for pack in found.packs}
         self._pruned = Pruned()
 
@@ -379,7 +381,7 @@ class _Run:
     def _portion(self, waiting: list[str]) -> tuple[set[str], int]:
         """Packs whose needed blobs fit into what is free, and the space that is needed for the least of all (bytes)."""
         room = self._room()
-        index = sum(self._inventory.file_sizes[name] for name in self._files)
+        index = sum(self._file_sizes[name] for name in self._files)
         budget = _PORTION if room is None else min(_PORTION, room - index)
         chosen: set[str] = set()
         least = 0
@@ -430,7 +432,7 @@ class _Run:
         if not affected:
             return
         room = self._room()
-        if room is None or room > sum(self._inventory.file_sizes[name] for name in affected):
+        if room is None or room > sum(self._file_sizes[name] for name in affected):
             self._replace(affected, gone)
             return
         # One at a time; first those of which nothing stays, for which nothing has to be written.
@@ -454,7 +456,7 @@ class _Run:
 
     def _write_index(self, names: list[str], gone: set[str], named: set[str]) -> None:
         """Write the index files that stand in for these: the same packs without those that are gone, or `named`."""
-        entries: list[bytes] = []
+        entries: dict[str, list[bytes]] = {}
         count = 0
         for name in names:
             for raw in _RAW_DECODER.decode(self._repository.load_file(FileKind.INDEX, name)).packs:
@@ -462,24 +464,26 @@ class _Run:
                 if pack in gone or (pack in named and pack not in self._inventory.split):
                     continue
                 named.add(pack)
-                entries.append(bytes(raw))
+                entries.setdefault(pack, []).append(bytes(raw))
                 count += self._inventory.count(pack)
                 if count >= ROLL_OVER:
                     self._save_index(entries)
-                    entries, count = [], 0
+                    entries, count = {}, 0
         if entries:
             self._save_index(entries)
 
-    def _save_index(self, entries: list[bytes]) -> None:
-        text = b'{"packs":[' + b",".join(entries) + b"]}"
+    def _save_index(self, entries: dict[str, list[bytes]]) -> None:
+        text = b'{"packs":[' + b",".join(chain.from_iterable(entries.values())) + b"]}"
         try:
-            self._repository.save_file(FileKind.INDEX, text)
+            name = self._repository.save_file(FileKind.INDEX, text)
         except NoSpace as error:
             raise NoSpace(
                 f"{error}; not even a new index can be written ({(len(text) >> 10) + 1} KiB at most), and before that "
                 f"no pack may be removed. Free that much at {self._repository.backend.location}, without touching the "
                 "repository's own files, and prune again"
             ) from None
+        self._files[name] = list(entries)
+        self._file_sizes[name] = len(text)
 
     def _remove(self, kind: FileKind, names: Collection[str]) -> None:
         if not names:
