@@ -18,7 +18,7 @@ from tests.conftest import AsNobody
 from tests.support import NOBODY, Link, Tree, read_tree
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-peers.lock")
 UNITS = ("systemd/symbiont-datad.service", "systemd/user/symbiont-datad.service")
 
 
@@ -53,6 +53,9 @@ def test_locks_agree() -> None:
     together = pins("requirements.lock") | pins("requirements-build.lock")
     assert together == {name: version for name, version in pins("requirements-dev.lock").items() if name in together}
     assert pins("requirements-build.lock") == {name: together[name] for name in pins("requirements-build.lock")}
+    dev, peers = pins("requirements-dev.lock"), pins("requirements-peers.lock")
+    both = dev.keys() & peers.keys()
+    assert {name: dev[name] for name in both} == {name: peers[name] for name in both}
 
 
 def test_locks_hold_what_the_project_asks_for() -> None:

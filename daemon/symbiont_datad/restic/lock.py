@@ -312,8 +312,10 @@ def hold(
 
     While somebody else holds one that excludes it, it is tried again for `retry_for_s` seconds. `sleep` is how to wait;
     it may raise, to give up. An `eager` lock begins its block before the second look: until `confirm` has been called,
-    nothing may be written there but packs, which are worth nothing without an index. `valid_s`: how long after the last refresh the lock is trusted. A lock file that can't be
-    removed at the end is no error: it becomes stale.
+    nothing may be written there but packs, which are worth nothing without an index.
+
+    `valid_s`: how long after the last refresh the lock is trusted. A lock file that can't be removed at the end is no
+    error: it becomes stale.
 
     Raises RepositoryLocked, and what the store raises when the first lock file can't be written.
     """
