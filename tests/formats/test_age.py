@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pyrage  # type: ignore[import-untyped]
+import pyrage
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

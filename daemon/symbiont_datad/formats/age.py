@@ -6,7 +6,7 @@ else: then both read the same. Sources: age-encryption.org/v1, "The X25519 recip
 restic `cmd/restic/global.go`, `loadPasswordFromFile`.
 """
 
-from pyrage import IdentityError, x25519  # type: ignore[import-untyped]
+from pyrage import IdentityError, x25519
 
 LARGEST = 4096
 """Bytes; nothing longer is looked at. An identity has 74 characters."""
