@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from symbiont_datad.formats import lance, sqlite
-from symbiont_datad.fsops.root import readable
-from symbiont_datad.restic.reading import NotCopied
+from symbiont_datad.fsops.root import beneath, readable
+from symbiont_datad.restic.reading import NotCopied, open_regular
 
 
 class LiveFiles:
@@ -46,9 +46,42 @@ class LiveFiles:
         return lance.reading_order(names)
 
     def versions(self, dataset_fd: int) -> frozenset[bytes]:
-        """The versions of the dataset: while these are there, so is their data."""
-        try:
-            with readable(os.fsdecode(lance.VERSIONS), dataset_fd) as fd:
-                return frozenset(filter(lance.is_manifest, map(os.fsencode, os.listdir(fd))))
-        except (FileNotFoundError, NotADirectoryError):
-            return frozenset()
+        """The versions that a dataset has now, by the names of their manifests."""
+        return frozenset(filter(lance.is_manifest, _names(dataset_fd, lance.VERSIONS)))
+
+    def lacking(self, dataset_fd: int, versions: frozenset[bytes]) -> frozenset[bytes]:
+        """Those of these versions that are gone by now, or that lack a file which they need."""
+        there: dict[bytes, frozenset[bytes]] = {}
+
+        def is_there(path: bytes) -> bool:
+            folder, _, name = path.rpartition(b"/")
+            if folder not in there:
+                there[folder] = frozenset(_names(dataset_fd, folder))
+            return name in there[folder]
+
+        return frozenset(name for name in versions if not _is_whole(dataset_fd, name, is_there))
+
+
+def _is_whole(dataset_fd: int, version: bytes, is_there: Callable[[bytes], bool]) -> bool:
+    """Whether a version is there with all that it needs; of a manifest that nobody understands, whether it is there."""
+    try:
+        with readable(os.fsdecode(lance.VERSIONS), dataset_fd) as versions_fd:
+            fd = open_regular(version, versions_fd, os.geteuid())
+        with open(fd, "rb") as file:
+            needed = lance.needed(file.read())
+    except OSError:
+        return False
+    except ValueError:
+        return True
+    return all(map(is_there, needed))
+
+
+def _names(fd: int, folder: bytes) -> list[bytes]:
+    """What lies in a directory below this one; nothing when it is not there, or when a link would lead to it."""
+    if not folder:
+        return [os.fsencode(name) for name in os.listdir(fd)]
+    try:
+        with beneath(fd, os.fsdecode(folder)) as found, readable(".", found) as below:
+            return [os.fsencode(name) for name in os.listdir(below)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -36,6 +36,8 @@ _MANY = 2000
 _OPEN_DIRECTORIES = 100
 """Directories that wait for their files to be read; each holds a descriptor."""
 _DEEPEST = 128
+_CLEAN_UP_S = 0.2
+"""How long a dataset's clean-up is given to come to its end before the dataset is read again; longer each time."""
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -420,10 +422,14 @@ class Archiver:
             here.children.append((name, found, child))
 
     def _dataset(self, here: _Directory, trees: Trees, depth: int, own: os.stat_result | None) -> _Directory:
-        """Read a directory whose parts name each other, in order, and again when parts went away meanwhile."""
+        """Read a directory whose parts name each other, in order, and again when parts went away meanwhile.
+
+        What lacks the same parts twice is not in the middle of a change: it is like that.
+        """
         live = self._options.live
         assert live is not None
-        for _ in range(TRIES):
+        lacking: frozenset[bytes] = frozenset()
+        for turn in range(TRIES):
             before = replace(self._counts), len(self._unread), len(self._torn)
             versions = live.versions(here.fd)
             stats = dict(zip(here.listing.names, here.listing.stats, strict=True))
@@ -432,14 +438,19 @@ class Archiver:
                 if found is not None and stat.S_ISDIR(found.st_mode):
                     self._subdirectory(here, name, found, depth)
                     self._finish_children(here)
+            if here.quiet and here.seen is not None and here.seen.children == _digest_of_subtrees(here):
+                return here
             if not here.quiet:
                 self._files(here, here.listing.names)
                 wait(read for read, _ in here.reads)
-            if versions <= live.versions(here.fd):
+            lacked, lacking = lacking, live.lacking(here.fd, versions)
+            if not lacking or lacking == lacked:
                 return here
-            self._counts, unread, torn = before
-            del self._unread[unread:], self._torn[torn:]
-            here = self._listed(here.fd, here.path, trees, own)
+            if turn < TRIES - 1:
+                time.sleep(_CLEAN_UP_S * (turn + 1))
+                self._counts, unread, torn = before
+                del self._unread[unread:], self._torn[torn:]
+                here = self._listed(here.fd, here.path, trees, own)
         self._torn.append((here.path, "versions were cleaned up while it was read"))
         here.whole = False
         return here
@@ -453,7 +464,7 @@ class Archiver:
         """Wait for the files, put the tree together, store it; hand back its id."""
         try:
             self._finish_children(here)
-            below = sha256(b"".join(here.subtrees[name][1] for name in sorted(here.subtrees))).digest()
+            below = _digest_of_subtrees(here)
             if here.quiet and here.seen is not None and here.seen.children == below:
                 tree = here.seen.tree
                 self._pass_by(here.listing.files, here.listing.bytes)
@@ -537,6 +548,10 @@ class Archiver:
     def _pause(self) -> None:
         if self._options.stopping():
             raise Interrupted("asked to stop")
+
+
+def _digest_of_subtrees(here: _Directory) -> bytes:
+    return sha256(b"".join(here.subtrees[name][1] for name in sorted(here.subtrees))).digest()
 
 
 def summary(archived: Archived, added: Added, ended_ns: int) -> Summary:

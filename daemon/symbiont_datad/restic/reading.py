@@ -43,7 +43,10 @@ class Live(Protocol):
         """The entries of a dataset, what names others first."""
 
     def versions(self, dataset_fd: int) -> frozenset[bytes]:
-        """What must still be there when the dataset was read, or else it has to be read again."""
+        """The versions that a dataset has now."""
+
+    def lacking(self, dataset_fd: int, versions: frozenset[bytes]) -> frozenset[bytes]:
+        """Those of these versions that are gone by now, or that lack a file which they need."""
 
 
 class Sink(Protocol):
