@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Datad, Shelf
 from tests.support import build_tree
 
-NOON = 1_795_435_200.0  # 2026-11-23 12:00 UTC
+NOON = 1_795_176_000.0  # 2026-11-20 12:00 UTC
 FILE = "state/agents/a.json.gz"
 
 
@@ -52,7 +52,7 @@ def test_versions_as_json(datad: Datad, four: list[str]) -> None:
     ]
     assert [True, False, False] == [version["current"] for version in found]
     assert [len(context(goal="rest"))] * 3 == [version["bytes"] for version in found]
-    assert "2026-11-23T15:00:00.000Z" == found[0]["time"]
+    assert "2026-11-20T15:00:00.000Z" == found[0]["time"]
 
 
 def test_a_file_that_is_gone_still_has_versions(datad: Datad, root: Path, four: list[str]) -> None:
@@ -92,8 +92,8 @@ def test_a_context_is_compared_value_by_value(datad: Datad, root: Path, four: li
     done = datad("diff", FILE, four[0][:8], four[1][:8])
     assert (0, "") == (done.returncode, done.stderr)
     assert [
-        f"--- {four[0][:8]} 2026-11-23 12:00Z",
-        f"+++ {four[1][:8]} 2026-11-23 13:00Z",
+        f"--- {four[0][:8]} 2026-11-20 12:00Z",
+        f"+++ {four[1][:8]} 2026-11-20 13:00Z",
         '~ goal: "rest" → "work"',
     ] == done.stdout.splitlines()
     (root / FILE).write_bytes(context(goal="sleep", mood="good"))
@@ -120,7 +120,7 @@ def test_text_is_compared_line_by_line(datad: Datad, root: Path, four: list[str]
 def test_equal_files_are_said_to_be_equal(datad: Datad, four: list[str]) -> None:
     """Without a diff."""
     done = datad("diff", FILE, "latest")
-    assert f"{FILE} is the same in {four[3][:8]} 2026-11-23 15:00Z and now\n" == done.stdout
+    assert f"{FILE} is the same in {four[3][:8]} 2026-11-20 15:00Z and now\n" == done.stdout
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from symbiont_datad.restic.lock import hold
 from tests.cli.conftest import Datad, Shelf
 from tests.support import NOBODY, build_tree, read_tree, run_as
 
-NOON = 1_795_435_200.0  # 2026-11-23 12:00 UTC
+NOON = 1_795_176_000.0  # 2026-11-20 12:00 UTC
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def test_snapshots_are_listed_the_newest_last(datad: Datad, shelf: Shelf, three:
     head, *rows, end = done.stdout.splitlines()
     assert ["id", "time", "host", "tags", "files", "size", "added"] == head.split()
     assert [
-        f"{three[0][:8]} 2026-11-23 12:00Z here backup 2 3.9 KiB 0 B",
-        f"{three[1][:8]} 2026-11-23 12:01Z here autosave,nightly 1 2 B ADDED",
-        f"{three[2][:8]} 2026-11-23 13:00Z other backup 2 3.9 KiB ADDED",
+        f"{three[0][:8]} 2026-11-20 12:00Z here backup 2 3.9 KiB 0 B",
+        f"{three[1][:8]} 2026-11-20 12:01Z here autosave,nightly 1 2 B ADDED",
+        f"{three[2][:8]} 2026-11-20 13:00Z other backup 2 3.9 KiB ADDED",
     ] == [re.sub(r"[\d.]+ KiB$", "ADDED", " ".join(row.split())) for row in rows]
     assert f"3 snapshots in {shelf.path}" == end
     assert 80 >= max(map(len, done.stdout.splitlines()[:-1]))
@@ -51,7 +51,7 @@ def test_snapshots_as_json(datad: Datad, root: Path, three: list[str]) -> None:
     assert {
         "id": three[0],
         "short_id": three[0][:8],
-        "time": "2026-11-23T12:00:00.000Z",
+        "time": "2026-11-20T12:00:00.000Z",
         "host": "here",
         "user": "somebody",
         "tags": ["backup"],

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,19 +122,23 @@ def _restore(
     *,
     locking: bool,
 ) -> None:
-    from contextlib import nullcontext
-
     from symbiont_datad.jobs.context import Progress
     from symbiont_datad.jobs.repository import locked
     from symbiont_datad.jobs.restore import restore_to
+    from symbiont_datad.restic.errors import Interrupted, RepositoryError, RepositoryLocked
 
     progress = Progress("restore")
     started = time.monotonic()
-    with (
-        stoppable() as stop,
-        locked(repository, stopping=stop.is_set) if locking else nullcontext(),
-        watched(progress, as_json),
-    ):
+    with ExitStack() as held:
+        stop = held.enter_context(stoppable())
+        if locking:
+            try:
+                held.enter_context(locked(repository, stopping=stop.is_set))
+            except (RepositoryLocked, Interrupted):
+                raise
+            except RepositoryError as error:
+                raise DatadError(f"{printable(str(error))}; --no-lock restores without a lock") from None
+        held.enter_context(watched(progress, as_json))
         assert target is not None
         restored = _guarded(target, lambda: restore_to(repository, wanted, target, progress, stop.is_set))
     took = time.monotonic() - started
