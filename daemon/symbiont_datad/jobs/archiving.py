@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from symbiont_datad.restic import archiver
 from symbiont_datad.restic.archiver import Archived, Archiver, Options, snapshot_of
 from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.local import LocalBackend
+from symbiont_datad.restic.lock import HeldLock
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.writer import Added, Writer
@@ -61,20 +62,21 @@ def take(
     tag: str,
     paths: Sequence[str],
     snapshots: Sequence[Named],
-    check: Callable[[], None],
+    lock: HeldLock | None,
     *,
     unless_unchanged: bool = False,
 ) -> Taken:
     """Make a snapshot of the directories at `paths` (relative to the root; those that are not there are left out).
 
-    `snapshots` are all there are. `check` raises when the lock on the repository is lost. With `unless_unchanged`
-    nothing is saved when nothing differs from the newest snapshot. A dry run saves and remembers nothing. Raises the
-    errors of `restic`, OSError or UnsafePath.
+    `snapshots` are all there are. `lock` is the one on the repository, which may be an eager one; None in a rehearsal,
+    which saves and remembers nothing. With `unless_unchanged` nothing is saved when nothing differs from the newest
+    snapshot. Raises the errors of `restic`, OSError or UnsafePath.
     """
-    layout, rehearsing = context.layout, context.dry_run
+    layout = context.layout
 
     def stopping() -> bool:
-        check()
+        if lock is not None:
+            ours.sure(lock.check)
         return context.stopping()
 
     identity = ours.identity()
@@ -90,19 +92,21 @@ def take(
         stopping=stopping,
     )
     _begin(context, tag, options.parents)
-    memory = Memory(repository.config.id) if rehearsing else ours.remembered(context.settings, repository, tag)
+    memory = Memory(repository.config.id) if lock is None else ours.remembered(context.settings, repository, tag)
     writer = Writer(repository)
     # The archiver counts into the job's own progress, which has the same attributes as its own.
     progress = cast(archiver.Progress, context.progress)
     with writer, ExitStack() as held:
         there = list(_held(context, paths, targets, held))
         archived = Archiver(repository, writer, options, memory, progress).archive(there)
+        if lock is not None:
+            ours.sure(lock.confirm)
     complete = not archived.unread and not archived.torn
     options = options if complete else replace(options, tags=(*options.tags, INCOMPLETE))
     snapshot = snapshot_of(archived, writer.added, options, [path for path, _ in there], time.time_ns())
     name = ""
-    if not rehearsing:
-        check()
+    if lock is not None:
+        lock.check()
         if not (unless_unchanged and archived.unchanged and options.parents):
             name = repository.save_snapshot(snapshot)
         ours.remember(context.settings, repository, tag, memory)

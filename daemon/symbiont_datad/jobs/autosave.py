@@ -107,11 +107,9 @@ def _save(context: JobContext, mark: str, seen: Fingerprint, templates: str) -> 
     repository = ours.opened_or_made(context.settings, context.ledger)
     paths = [context.layout.path_of(Category.STATE), templates]
     actions: list[Action] = []
-    with ours.told(), ours.locked(repository, stopping=context.stopping) as lock:
+    with ours.told(), ours.locked(repository, eager=True, stopping=context.stopping) as lock:
         snapshots, _ = readable_snapshots(repository)
-        taken = archiving.take(
-            context, repository, archiving.AUTOSAVE, paths, snapshots, lock.check, unless_unchanged=True
-        )
+        taken = archiving.take(context, repository, archiving.AUTOSAVE, paths, snapshots, lock, unless_unchanged=True)
         if taken.id:
             actions.append(archiving.recorded(context, archiving.AUTOSAVE, taken))
             snapshots.append((taken.id, taken.snapshot))

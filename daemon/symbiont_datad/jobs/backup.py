@@ -1,6 +1,5 @@
 """The backup: a snapshot of the whole tree, then what the policy no longer keeps is forgotten, and space freed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from symbiont_datad import errors
@@ -13,6 +12,7 @@ from symbiont_datad.jobs.rehearsal import rehearsal
 from symbiont_datad.jobs.snapshots import readable_snapshots
 from symbiont_datad.report import Action, Finding, JobReport, Outcome
 from symbiont_datad.restic.errors import Interrupted
+from symbiont_datad.restic.lock import HeldLock
 from symbiont_datad.restic.repository import Repository
 
 
@@ -62,8 +62,8 @@ def backup(context: JobContext) -> JobReport:
 
 def _back_up(context: JobContext, run: _Run) -> None:
     repository = ours.opened_or_made(context.settings, context.ledger)
-    with ours.locked(repository, patience_s=context.patience_s, stopping=context.stopping) as lock:
-        _snapshot(context, repository, run, lock.check)
+    with ours.locked(repository, eager=True, patience_s=context.patience_s, stopping=context.stopping) as lock:
+        _snapshot(context, repository, run, lock)
     pruned = prune_when_it_pays(context, repository)
     run.actions += pruned.actions
     run.findings += pruned.findings
@@ -75,12 +75,12 @@ def _rehearse(context: JobContext, run: _Run) -> None:
         found: Repository | None = ours.opened(context.settings.repository)
     except errors.NoRepository:
         found = None
-    _snapshot(context, rehearsal(found, context.settings.repository.level), run, lambda: None)
+    _snapshot(context, rehearsal(found, context.settings.repository.level), run, None)
 
 
-def _snapshot(context: JobContext, repository: Repository, run: _Run, check: Callable[[], None]) -> None:
+def _snapshot(context: JobContext, repository: Repository, run: _Run, lock: HeldLock | None) -> None:
     snapshots, _ = readable_snapshots(repository)
-    taken = take(context, repository, BACKUP, [""], snapshots, check)
+    taken = take(context, repository, BACKUP, [""], snapshots, lock)
     run.counts |= counts_of(taken)
     run.findings += findings_of(context, taken.archived)
     run.actions.append(recorded(context, BACKUP, taken))
@@ -88,7 +88,7 @@ def _snapshot(context: JobContext, repository: Repository, run: _Run, check: Cal
     snapshots.append((taken.id, taken.snapshot))
     run.counts["forgotten"] = 0
     for tag in (BACKUP, AUTOSAVE):
-        forgotten = forget(context, repository, snapshots, tag, check)
+        forgotten = forget(context, repository, snapshots, tag, lock.check if lock else lambda: None)
         run.actions += forgotten
         run.counts["forgotten"] += len(forgotten)
 

@@ -3,6 +3,7 @@
 Only the snapshot's own small file goes here; the data that then nobody needs is for prune.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
@@ -30,7 +31,7 @@ def surplus(context: JobContext, snapshots: Sequence[Named], tag: str) -> list[N
     policy = Policy(**asdict(keep))
     found: list[Named] = []
     for group in grouped(selected(snapshots, host=identity().hostname, tags=[tag])).values():
-        decision = decide(group, policy, context.now)
+        decision = decide(group, policy, time.time())
         going = list(decision.remove)
         if all(INCOMPLETE in kept.snapshot.tags for kept in decision.keep):
             spared = next((one for one in going if INCOMPLETE not in one[1].tags), None)

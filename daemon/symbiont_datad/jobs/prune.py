@@ -1,5 +1,6 @@
 """Pruning: what the policy does not keep is forgotten, and data that no snapshot needs goes, which frees space."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from symbiont_datad.quantities import HOUR, format_size
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 from symbiont_datad.restic import prune as restic
 from symbiont_datad.restic.errors import Interrupted, RepositoryError, RepositoryLocked
+from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import HeldLock
 from symbiont_datad.restic.prune import Limits, Plan
 from symbiont_datad.restic.repository import Repository
@@ -86,7 +88,7 @@ def prune_when_it_pays(context: JobContext, repository: Repository) -> Pruned:
     except (LedgerError, ValueError):
         pass  # then it looks each time
     try:
-        with ours.locked(repository, exclusive=True, stopping=context.stopping) as lock:
+        with ours.locked(repository, exclusive=True, patience_s=context.patience_s, stopping=context.stopping) as lock:
             _carry_out(context, repository, lock, done, {}, only_if_it_pays=True)
     except RepositoryLocked as error:
         emit("prune_skipped", job="backup", reason=str(error))
@@ -111,6 +113,8 @@ def _carry_out(
         lock.check()
         return context.stopping()
 
+    if isinstance(repository.backend, LocalBackend):
+        repository.backend.sweep(time.time())  # temporary files that a crash has left
     context.progress.begin("prune")
     progress = _Mirrored(context.progress)
     found = restic.survey(repository, progress, stopping)

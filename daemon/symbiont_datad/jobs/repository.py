@@ -49,6 +49,8 @@ def told() -> Iterator[None]:
     try:
         yield
     except restic.RepositoryError as error:
+        if isinstance(error, restic.LockLost) and isinstance(error.__cause__, restic.RepositoryLocked):
+            error = error.__cause__  # see `sure`
         for kind, ours, advice in _TOLD:
             if isinstance(error, kind):
                 raise ours(f"{printable(str(error))}{advice}") from error
@@ -145,10 +147,13 @@ def locked(
     repository: Repository,
     *,
     exclusive: bool = False,
+    eager: bool = False,
     patience_s: float = 0.0,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[HeldLock]:
     """Hold a lock on the repository while the block runs. Who else holds one that excludes it is waited for so long.
+
+    An `eager` one begins at once; before anything but packs is written there, it has to be confirmed (see `sure`).
 
     While it is held, SIGHUP does not end this process: `restic unlock` sends one to find out whether a lock's process
     lives (see `restic.lock`). Raises the errors of `restic`: to be used inside `told`.
@@ -163,9 +168,19 @@ def locked(
 
     with (
         _deaf_to_hangups(),
-        hold(repository, identity(), exclusive=exclusive, retry_for_s=patience_s, sleep=sleep) as lock,
+        hold(repository, identity(), exclusive=exclusive, eager=eager, retry_for_s=patience_s, sleep=sleep) as lock,
     ):
         yield lock
+
+
+def sure(look: Callable[[], None]) -> None:
+    """`check` or `confirm` a lock while a writer is at work. That somebody else was quicker to lock is raised as
+    LockLost, after which a writer writes nothing more.
+    """
+    try:
+        look()
+    except restic.RepositoryLocked as error:
+        raise restic.LockLost(str(error)) from error
 
 
 @contextmanager
