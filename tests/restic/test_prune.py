@@ -79,10 +79,10 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Made:
     repository = make_repository(path)
     names, trees = [], {}
     for turn in range(12):
-        files = {f"{i}.bin": noise(i if i % 4 else 1000 * turn + i, 3000) for i in range(12)}
+        files = {f"{i}.bin": noise(i if i % 4 else 1000 * turn + i, 3000) for i in range(8)}
         shutil.rmtree(source, ignore_errors=True)
         build_tree(source, {"files": files, f"turn {turn}": {"note": b"%d" % turn, "empty": b""}})
-        names.append(snapshot(repository, source, pack_size=10_000))
+        names.append(snapshot(repository, source, pack_size=16_000))
         trees[names[-1]] = read_tree(source)
     forget(repository, names[:4] + names[5:10])
     repository.backend.save(FileKind.DATA, "ab" * 32, [b"a pack that no index names"])
@@ -506,7 +506,7 @@ def moments_of_death(made: Made, at: Path, step: int = 1) -> Iterator[int]:
     number = 1
     while True:
         shutil.rmtree(at, ignore_errors=True)
-        shutil.copytree(made.path, at)
+        shutil.copytree(made.path, at, copy_function=os.link)  # a repository's files are never written to again
         if not dies_at(at, number):
             break
         yield number
