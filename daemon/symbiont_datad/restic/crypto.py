@@ -26,10 +26,11 @@ Buffer = bytes | bytearray | memoryview
 OVERHEAD = 32
 """Bytes that sealing adds: IV and MAC."""
 
+SALT = 64
+"""Bytes of a key file's salt: restic refuses every other length."""
+
 _IV = 16
 _MAC = 16
-_SALT = 64
-"""restic refuses every other length of salt."""
 _SCRYPT_MEMORY = 1 << 30
 """A key file whose parameters would take more than this (bytes) is refused instead of filling the memory."""
 
@@ -121,7 +122,7 @@ def derive(password: str, salt: bytes, scrypt: Scrypt) -> Key:
 
 def make_key_file(master: Key, password: str, *, created: str, username: str, hostname: str, scrypt: Scrypt) -> KeyFile:
     """A key file that opens to `master` with this password."""
-    salt = os.urandom(_SALT)
+    salt = os.urandom(SALT)
     data = derive(password, salt, scrypt).seal(master.to_master())
     return KeyFile(created, username, hostname, "scrypt", scrypt.n, scrypt.r, scrypt.p, salt, data)
 

@@ -101,6 +101,14 @@ class Index:
             return self._place(*_RECORD.unpack_from(self._table, at)[1:])
         return self._place(*_RECORD.unpack(record)[1:])
 
+    def places(self, blob: bytes) -> Iterator[Place]:
+        """Everywhere that the blob lies: in several packs, or as data and as a tree."""
+        self._settle()
+        bucket = blob[0] << 8 | blob[1]
+        for at in range(self._starts[bucket] * _SIZE, self._starts[bucket + 1] * _SIZE, _SIZE):
+            if self._table.startswith(blob, at):
+                yield self._place(*_RECORD.unpack_from(self._table, at)[1:])
+
     def __contains__(self, blob: bytes) -> bool:
         """Whether the index knows the blob."""
         return self.find(blob) is not None

@@ -1,0 +1,189 @@
+"""Reading packs whole: whether every byte is what was written, and when not, which blobs are lost.
+
+The plain way is fast and says only whether a pack is whole. A pack that is not is read once more, blob by blob: the
+error may have been the transport's, and much of a damaged pack is often still good.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from symbiont_datad.restic.backend import FileKind
+from symbiont_datad.restic.compression import decompress_many
+from symbiont_datad.restic.contents import Contents, Problem, Progress, reason_of
+from symbiont_datad.restic.crypto import Buffer
+from symbiont_datad.restic.errors import Damaged, Missing, RepositoryError
+from symbiont_datad.restic.index import Place
+from symbiont_datad.restic.pack import PackedBlob, header_length, open_header, parse_header
+from symbiont_datad.restic.repository import Repository
+
+_THREADS = min(max(os.cpu_count() or 1, 2), 4)
+_PIECE = 2 << 20
+_PLAIN = 4 << 20
+"""Bytes of a pack, as stored and unpacked, that a thread has in memory at once, or a single blob where that is more."""
+
+REMEDY = "`restic repair packs` saves the blobs that are good; the next backup stores again what it still finds"
+ORPHAN_REMEDY = "no index file names it, so nothing needs it; prune removes it"
+
+
+def read_packs(
+    repository: Repository, names: Sequence[str], contents: Contents, progress: Progress, ask: Callable[[], None]
+) -> list[str]:
+    """Read these packs; hand back those that are whole. The others become `contents.suspects`.
+
+    `ask` is called between two pieces of a pack, by several threads; what it raises ends the reading.
+    """
+    scrubber = _Scrubber(repository, contents, progress, ask)
+    progress.phase, progress.files, progress.bytes = "data", 0, 0
+    progress.total_files, progress.total_bytes = len(names), sum(contents.sizes[name] for name in names)
+    with ThreadPoolExecutor(_THREADS, "scrub") as pool:
+        for work in [pool.submit(scrubber.read, name) for name in names]:
+            try:
+                work.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return scrubber.whole
+
+
+@dataclass(slots=True)
+class _Scrubber:
+    """What the threads share."""
+
+    repository: Repository
+    contents: Contents
+    progress: Progress
+    ask: Callable[[], None]
+    whole: list[str] = field(default_factory=list)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, name: str) -> None:
+        """Verify one pack, and note what came out."""
+        try:
+            self.verify(name)
+        except Missing:
+            if name in self.contents.packs:
+                self.contents.suspects[name] = "it went while the repository was checked"
+        except RepositoryError as error:
+            self.contents.suspects.setdefault(name, reason_of(error))
+        else:
+            self.whole.append(name)
+        with self._counting:
+            self.progress.files += 1
+
+    def verify(self, name: str) -> None:
+        """Read a pack. Raises Damaged when anything in it is not as its name, its header and the index say."""
+        repository = self.repository
+        entry = self.contents.packs.get(name)
+        load, key = repository.backend.load, repository.key
+        if entry is None:
+            size = self.contents.sizes[name]
+            body = size - header_length(load(FileKind.DATA, name, max(size - 4, 0)), size)
+        else:
+            body = entry.body
+        tail = load(FileKind.DATA, name, body)
+        if header_length(tail[-4:], body + len(tail)) != len(tail):
+            raise Damaged("its header has another length than its blobs leave")
+        header = open_header(tail, key)
+        if entry is not None and sha256(header).digest() != entry.header:
+            raise Damaged("its header names other blobs than the index does")
+        hashed = sha256()
+        for start, end, group in _pieces(parse_header(header)):
+            self.ask()
+            piece = load(FileKind.DATA, name, start, end - start)
+            hashed.update(piece)
+            _verify(repository, start, memoryview(piece), group)
+            with self._counting:
+                self.progress.bytes += end - start
+        hashed.update(tail)
+        if hashed.hexdigest() != name:
+            raise Damaged("its content changed since it was written")
+
+
+def _pieces(blobs: list[PackedBlob]) -> Iterator[tuple[int, int, list[PackedBlob]]]:
+    """The blobs of a pack in groups that are read at once, each with where it begins and ends in the pack."""
+    group: list[PackedBlob] = []
+    plain = 0
+    for blob in blobs:
+        group.append(blob)
+        start, end = group[0].offset, blob.offset + blob.length
+        plain += blob.size
+        if end - start >= _PIECE or plain >= _PLAIN:
+            yield start, end, group
+            group, plain = [], 0
+    if group:
+        yield group[0].offset, group[-1].offset + group[-1].length, group
+
+
+def _verify(repository: Repository, start: int, piece: memoryview, blobs: list[PackedBlob]) -> None:
+    """Open these blobs, which lie in `piece` from `start` on. Raises Damaged when one is not what its id says.
+
+    In three rounds, because this is where a check spends its time.
+    """
+    open_sealed = repository.key.open
+    opened = [open_sealed(piece[blob.offset - start : blob.offset - start + blob.length]) for blob in blobs]
+    frames: list[Buffer] = []
+    sizes: list[int] = []
+    for blob, content in zip(blobs, opened, strict=True):
+        if blob.plain_length:
+            frames.append(content)
+            sizes.append(blob.plain_length)
+    plains = iter(decompress_many(frames, sizes))
+    for blob, content in zip(blobs, opened, strict=True):
+        plain = next(plains) if blob.plain_length else content
+        if sha256(plain).digest() != blob.id:
+            raise Damaged(f"blob {blob.id.hex()} has other content than its name says")
+
+
+def examine_suspects(repository: Repository, contents: Contents, ask: Callable[[], None]) -> list[str]:
+    """Find out what is lost in each of `contents.suspects`, and note it; hand back those that are whole after all.
+
+    A blob is not lost when a pack that is no suspect holds it too.
+    """
+    blobs: dict[str, list[tuple[bytes, Place]]] = {name: [] for name in contents.suspects}
+    if blobs:
+        for blob, place in repository.index.blobs():
+            if (name := place.pack.hex()) in blobs:
+                blobs[name].append((blob, place))
+    scrubber = _Scrubber(repository, contents, Progress(), ask)
+    for name, reason in contents.suspects.items():
+        try:
+            scrubber.verify(name)
+        except RepositoryError as error:
+            reason_of(error)
+        else:
+            scrubber.whole.append(name)
+            continue
+        if name not in contents.packs:
+            contents.add(Problem(f"data/{name}", reason, ORPHAN_REMEDY))
+            continue
+        damaged = _damaged(repository, name, blobs[name])
+        lost = [blob for blob in damaged if not _is_elsewhere(repository, blob, contents)]
+        reason = f"{reason}; {len(damaged)} of its {len(blobs[name])} blobs can't be read"
+        if len(lost) < len(damaged):
+            reason += f", but {len(damaged) - len(lost)} of them are in another pack too"
+        contents.add(Problem(f"data/{name}", reason, REMEDY), lost)
+    return scrubber.whole
+
+
+def _damaged(repository: Repository, name: str, blobs: Sequence[tuple[bytes, Place]]) -> list[bytes]:
+    """The blobs of a pack that can't be read."""
+    try:
+        pack = memoryview(repository.backend.load(FileKind.DATA, name))
+    except RepositoryError as error:
+        reason_of(error)
+        return [blob for blob, _ in blobs]
+    damaged = []
+    for blob, place in blobs:
+        try:
+            repository.open_blob(blob, pack[place.offset : place.offset + place.length], place.plain_length)
+        except Damaged:
+            damaged.append(blob)
+    return damaged
+
+
+def _is_elsewhere(repository: Repository, blob: bytes, contents: Contents) -> bool:
+    return any(place.pack.hex() not in contents.suspects for place in repository.index.places(blob))
