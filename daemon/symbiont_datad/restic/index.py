@@ -26,6 +26,7 @@ _RECORD = struct.Struct("<32sIIII")  # id, pack's number * 2 + type, offset, len
 _SIZE = _RECORD.size
 _PREFIX = struct.Struct(f">H{_SIZE - 2}x")
 _BUCKETS = 1 << 16
+_TYPES = tuple(BlobType)  # looked up in a tuple, because an enum's own call costs more than all else of a look-up
 
 _DECODER = msgspec.json.Decoder(IndexFile)
 
@@ -130,7 +131,7 @@ class Index:
         return number
 
     def _place(self, number: int, offset: int, length: int, plain_length: int) -> Place:
-        return Place(self._packs[number >> 1], BlobType(number & 1), offset, length, plain_length)
+        return Place(self._packs[number >> 1], _TYPES[number & 1], offset, length, plain_length)
 
     def _settle(self) -> None:
         """Sort what came since the last time into the buckets: a counting sort, by the first two bytes of the id."""

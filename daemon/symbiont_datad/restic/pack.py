@@ -107,6 +107,7 @@ def open_header(end: Buffer, key: Key) -> bytes:
 def parse_header(text: bytes) -> list[PackedBlob]:
     """The blobs that the entries of a header name. Raises Damaged."""
     blobs = []
+    types = tuple(BlobType)
     offset = at = 0
     try:
         while at < len(text):
@@ -116,7 +117,7 @@ def parse_header(text: bytes) -> list[PackedBlob]:
             entry = _COMPRESSED if kind & 2 else _PLAIN
             fields = entry.unpack_from(text, at)
             at += entry.size
-            blobs.append(PackedBlob(fields[-1], BlobType(kind & 1), offset, fields[1], fields[2] if kind & 2 else 0))
+            blobs.append(PackedBlob(fields[-1], types[kind & 1], offset, fields[1], fields[2] if kind & 2 else 0))
             offset += fields[1]
     except struct.error:
         raise Damaged("the pack's header ends in the middle of an entry") from None
