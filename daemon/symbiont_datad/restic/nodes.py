@@ -6,7 +6,7 @@ import pwd
 import stat
 from functools import lru_cache
 
-from symbiont_datad.restic.reading import Content
+from symbiont_datad.restic.reading import Content, as_text, attributes_at
 from symbiont_datad.restic.records import format_time_ns
 from symbiont_datad.restic.tree import TYPES, Attribute, Node, encode_node, go_mode, quote
 
@@ -50,14 +50,17 @@ def special_node(dir_fd: int, name: bytes, found: os.stat_result) -> bytes:
     """The node of a link, FIFO, socket or device. Raises OSError for a link that can't be read."""
     kind = TYPES.get(stat.S_IFMT(found.st_mode), "")
     node = _bare_node(name, found, kind)
+    node.extended_attributes = [Attribute(*pair) for pair in attributes_at(dir_fd, name)]
     if kind not in ("fifo", "socket"):
         node.links = found.st_nlink
     if kind in ("dev", "chardev"):
         node.device = found.st_rdev
     if kind == "symlink":
         target = os.readlink(name, dir_fd=dir_fd)
-        node.linktarget = target.decode("utf-8", "replace")
-        if node.linktarget.encode() != target:
+        try:
+            node.linktarget = target.decode()
+        except UnicodeDecodeError:
+            node.linktarget = target.decode("utf-8", "replace")
             node.linktarget_raw = target
     return encode_node(node)
 
@@ -83,7 +86,7 @@ def _bare_node(name: bytes, found: os.stat_result, kind: str) -> Node:
 @lru_cache
 def _user(uid: int) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name
+        return as_text(pwd.getpwuid(uid).pw_name)
     except KeyError:
         return ""
 
@@ -91,6 +94,6 @@ def _user(uid: int) -> str:
 @lru_cache
 def _group(gid: int) -> str:
     try:
-        return grp.getgrgid(gid).gr_name
+        return as_text(grp.getgrgid(gid).gr_name)
     except KeyError:
         return ""

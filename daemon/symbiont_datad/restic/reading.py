@@ -89,19 +89,33 @@ def open_regular(name: bytes, dir_fd: int, owner: int) -> int:
 
 def attributes_of(fd: int) -> list[tuple[str, bytes]]:
     """The extended attributes of an open file, by name; none where the system or the file system has none."""
+    return _attributes(fd, follow=True)
+
+
+def attributes_at(dir_fd: int, name: bytes) -> list[tuple[str, bytes]]:
+    """The extended attributes of what can't be opened to read them: a link, FIFO, socket or device."""
+    return _attributes(b"/proc/self/fd/%d/%s" % (dir_fd, name), follow=False)
+
+
+def _attributes(target: int | bytes, *, follow: bool) -> list[tuple[str, bytes]]:
     if not hasattr(os, "listxattr"):  # Python has it on Linux only
         return []
     try:
-        names = os.listxattr(fd)
+        names = os.listxattr(target, follow_symlinks=follow)
     except OSError:
         return []
     found = []
     for name in sorted(names):
         try:
-            found.append((name, os.getxattr(fd, name)))
+            found.append((as_text(name), os.getxattr(target, name, follow_symlinks=follow)))
         except OSError:  # it went, or we may not
             continue
     return found
+
+
+def as_text(name: str) -> str:
+    """A name from the system as JSON can have it: what is no UTF-8 in it is replaced, for a node has text there."""
+    return name if name.isprintable() else os.fsencode(name).decode("utf-8", "replace")
 
 
 class Reader:

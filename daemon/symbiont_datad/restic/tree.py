@@ -93,6 +93,16 @@ _DECODER = msgspec.json.Decoder(_Tree)
 _RAW_DECODER = msgspec.json.Decoder(_RawTree)
 
 _PLAIN_NAME = re.compile(rb"[ !#-\[\]-~]*")
+_UNICODE_15 = re.compile(
+    "[\u0cf3\u0ece\U00010efd-\U00010eff\U0001123f-\U00011241\U00011b00-\U00011b09\U00011f00-\U00011f10"
+    "\U00011f12-\U00011f3a\U00011f3e-\U00011f59\U0001342f\U00013440-\U00013455\U0001b132\U0001b155"
+    "\U0001d2c0-\U0001d2d3\U0001df25-\U0001df2a\U0001e030-\U0001e06d\U0001e08f\U0001e4d0-\U0001e4f9\U0001f6dc"
+    "\U0001f774-\U0001f776\U0001f77b-\U0001f77f\U0001f7d9\U0001fa75-\U0001fa77\U0001fa87-\U0001fa88"
+    "\U0001faad-\U0001faaf\U0001fabb-\U0001fabd\U0001fabf\U0001face-\U0001facf\U0001fada-\U0001fadb\U0001fae8"
+    "\U0001faf7-\U0001faf8\U0002b739\U00031350-\U000323af]"
+)
+"""What Unicode 15.0 added that can be printed: Go goes by 15.0 since its 1.21, Python 3.11 by 14.0."""
+
 _ESCAPES = {7: "\\a", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "\\v", 92: "\\\\", 34: '\\"'}
 
 
@@ -105,7 +115,7 @@ def quote(name: bytes) -> str:
         code = ord(character)
         if code in _ESCAPES:
             quoted.append(_ESCAPES[code])
-        elif character.isprintable():
+        elif character.isprintable() or _UNICODE_15.match(character):
             quoted.append(character)
         elif 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
             quoted.append(f"\\x{code - 0xDC00:02x}")
@@ -167,6 +177,10 @@ def is_safe_name(name: bytes) -> bool:
 def encode_node(node: Node) -> bytes:
     """One node, as it stands in a tree."""
     text = _ENCODER.encode(node)
+    if node.linktarget_raw:
+        text = text.replace(
+            b'"linktarget":' + _ENCODER.encode(node.linktarget), b'"linktarget":' + _text(node.linktarget_raw), 1
+        )
     if b"<" in text or b">" in text or b"&" in text or b"\xe2\x80" in text:
         # Go escapes these everywhere in a string, and outside of strings they don't occur.
         text = (
@@ -174,6 +188,15 @@ def encode_node(node: Node) -> bytes:
             .replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
         )  # fmt: skip
     return text
+
+
+_NO_TEXT = re.compile("[\udc80-\udcff]")
+
+
+def _text(raw: bytes) -> bytes:
+    """Bytes as Go's JSON has them in a string: each one that is no UTF-8 becomes the escape of U+FFFD."""
+    parts = _NO_TEXT.split(raw.decode("utf-8", "surrogateescape"))
+    return b'"' + b"\\ufffd".join(_ENCODER.encode(part)[1:-1] for part in parts) + b'"'
 
 
 def encode_tree(nodes: Iterable[bytes | msgspec.Raw]) -> bytes:
