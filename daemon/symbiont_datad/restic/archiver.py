@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from symbiont_datad.restic.chunk import WHOLE
 from symbiont_datad.restic.crew import Crew
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.known import SLACK_NS, Known, Memory, Seen, Trees
@@ -31,8 +32,6 @@ from symbiont_datad.restic.writer import Added, Writer
 
 _BATCH = 64
 _BATCH_BYTES = 1 << 20
-_MANY = 2000
-"""Small files from which on processes of their own read them (`crew`): they take 0.1 s to start."""
 _OPEN_DIRECTORIES = 100
 """Directories that wait for their files to be read; each holds a descriptor."""
 _DEEPEST = 128
@@ -55,7 +54,8 @@ class Options:
     """How a snapshot is made.
 
     `omit`: absolute paths that are left out; `hollow`: directories that are kept without what is in them. `parents` are
-    earlier snapshots with their ids, the best first. `stopping` is asked between two files or so.
+    earlier snapshots with their ids, the best first. `stopping` is asked between two files or so. `crew_from`: once so
+    many files were read, processes of their own read the small ones (`crew`), which take 0.1 s to start.
     """
 
     identity: Identity
@@ -66,6 +66,7 @@ class Options:
     parents: tuple[tuple[str, Snapshot], ...] = ()
     live: Live | None = None
     threads: int = 2
+    crew_from: int = 2000
     stopping: Callable[[], bool] = lambda: False
 
 
@@ -172,7 +173,7 @@ class Archiver:
         self._trusted_ns = min(
             (int(parent.at.timestamp() * 1e9) - SLACK_NS for _, parent in options.parents), default=0
         )
-        self._open = 0
+        self._open: set[int] = set()
         self._submitted = 0
         self._crew = Crew(repository.key, repository.level)
 
@@ -191,6 +192,8 @@ class Archiver:
                     self._readers.shutdown(cancel_futures=True)
                     raise
         finally:
+            for fd in self._open:  # after an error, and only now: the threads read in them
+                os.close(fd)
             if collecting:
                 gc.enable()
         inside = tuple(path + b"/" for path, _ in targets)
@@ -249,23 +252,19 @@ class Archiver:
 
         `own`: what lstat says of the directory itself where no directory above it is compared.
         """
-        self._open += 1
-        try:
-            self._pause()
-            self._progress.current = os.fsdecode(path)
-            here = self._listed(fd, path, trees, own)
-            if self._options.live is not None and self._options.live.is_dataset(here.listing.names):
-                return self._dataset(here, trees, depth, own)
-            if not here.quiet:
-                self._files(here, here.listing.names)
-            for name, found in zip(here.listing.names, here.listing.stats, strict=True):
-                if found is not None and stat.S_ISDIR(found.st_mode):
-                    self._subdirectory(here, name, found, depth)
-                    if self._open > _OPEN_DIRECTORIES:
-                        self._finish_children(here)
-        except BaseException:
-            os.close(fd)
-            raise
+        self._open.add(fd)
+        self._pause()
+        self._progress.current = os.fsdecode(path)
+        here = self._listed(fd, path, trees, own)
+        if self._options.live is not None and self._options.live.is_dataset(here.listing.names):
+            return self._dataset(here, trees, depth, own)
+        if not here.quiet:
+            self._files(here, here.listing.names)
+        for name, found in zip(here.listing.names, here.listing.stats, strict=True):
+            if found is not None and stat.S_ISDIR(found.st_mode):
+                self._subdirectory(here, name, found, depth)
+                if len(self._open) > _OPEN_DIRECTORIES:
+                    self._finish_children(here)
         return here
 
     def _listed(self, fd: int, path: bytes, trees: Trees, own: os.stat_result | None) -> _Directory:
@@ -342,6 +341,9 @@ class Archiver:
                 here.nodes[name] = known.raw
                 self._pass_by(1, found.st_size)
                 continue
+            if found.st_size > WHOLE:  # alone: it is for no process of the crew
+                self._submit(here, [name], [found.st_uid])
+                continue
             batch.append(name)
             owners.append(found.st_uid)
             size += found.st_size
@@ -385,7 +387,8 @@ class Archiver:
 
     def _read(self, fd: int, names: list[bytes], owners: list[int]) -> list[_Read | OSError]:
         """What one of the reading threads does."""
-        sealed = self._crew.read(fd, names, owners) if len(names) > 1 and self._submitted > _MANY else None
+        many = len(names) > 1 and self._submitted > self._options.crew_from
+        sealed = self._crew.read(fd, names, owners) if many else None
         results: list[_Read | OSError] = []
         for i, (name, owner) in enumerate(zip(names, owners, strict=True)):
             self._pause()
@@ -462,21 +465,19 @@ class Archiver:
 
     def _finish(self, here: _Directory) -> bytes:
         """Wait for the files, put the tree together, store it; hand back its id."""
-        try:
-            self._finish_children(here)
-            below = _digest_of_subtrees(here)
-            if here.quiet and here.seen is not None and here.seen.children == below:
-                tree = here.seen.tree
-                self._pass_by(here.listing.files, here.listing.bytes)
-                self._counts.dirs_unmodified += 1
-            else:
-                tree = self._assemble(here)
-            if here.whole and not here.listing.hot:
-                self._after[here.path] = Seen(here.listing.digest, below, tree)
-            return tree
-        finally:
-            os.close(here.fd)
-            self._open -= 1
+        self._finish_children(here)
+        below = _digest_of_subtrees(here)
+        if here.quiet and here.seen is not None and here.seen.children == below:
+            tree = here.seen.tree
+            self._pass_by(here.listing.files, here.listing.bytes)
+            self._counts.dirs_unmodified += 1
+        else:
+            tree = self._assemble(here)
+        if here.whole and not here.listing.hot:
+            self._after[here.path] = Seen(here.listing.digest, below, tree)
+        self._open.discard(here.fd)
+        os.close(here.fd)
+        return tree
 
     def _assemble(self, here: _Directory) -> bytes:
         if here.quiet:

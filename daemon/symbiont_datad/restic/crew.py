@@ -166,6 +166,8 @@ def _read(dir_fd: int, name: bytes, owner: int, sink: _Collector) -> Sealed | No
         content = Reader(sink, 0, None).read(dir_fd, name, owner)
     except (OSError, BufferError):
         return None
+    if content.size > WHOLE:  # it has grown: then the repository's own seed decides where it is cut
+        return None
     return Sealed(file_node(name, content), content.size, content.error, sink.head, sink.blobs)
 
 

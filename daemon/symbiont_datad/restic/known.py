@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from symbiont_datad.restic.errors import RepositoryError
+from symbiont_datad.restic.errors import Damaged, RepositoryError
+from symbiont_datad.restic.metadata import time_ns
 from symbiont_datad.restic.records import format_time_ns
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.tree import Node, decode_tree, split_tree
@@ -102,9 +103,19 @@ class Known:
             and node.gid == found.st_gid
             and not node.error
             and found.st_ctime_ns < before_ns
-            and node.mtime == format_time_ns(found.st_mtime_ns)
-            and node.ctime == format_time_ns(found.st_ctime_ns)
+            and _is_time(node.mtime, found.st_mtime_ns)
+            and _is_time(node.ctime, found.st_ctime_ns)
         )
+
+
+def _is_time(text: str, ns: int) -> bool:
+    """Whether a node's time is this one. restic writes times in the zone of its machine."""
+    if text.endswith("Z"):
+        return text == format_time_ns(ns)
+    try:
+        return time_ns(text) == ns
+    except Damaged:
+        return False
 
 
 class Trees:
