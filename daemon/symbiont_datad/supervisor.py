@@ -378,7 +378,7 @@ def _guard_settings(settings: "Settings") -> GuardSettings:
 
 def _timetables(settings: "Settings") -> tuple[Timetable, ...]:
     jitter = settings.schedule.jitter
-    heavy = {"backup": settings.backup.schedule, "verify": settings.backup.verify_schedule}
+    heavy: dict[str, float | str] = {"backup": settings.backup.schedule, "verify": settings.backup.verify_schedule}
     return (
         Timetable("sweep", settings.auto_save_interval, jitter_s=jitter),
         Timetable("clean", settings.schedule.retention_interval, jitter_s=jitter),

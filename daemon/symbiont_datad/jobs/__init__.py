@@ -37,6 +37,7 @@ JOBS: Mapping[str, Job] = {
         ),
         Job("clean", "symbiont_datad.jobs.clean", "removes what the retention rules say"),
         Job("backup", "symbiont_datad.jobs.backup", "makes a snapshot of the tree, forgets old ones, frees space"),
+        Job("verify", "symbiont_datad.jobs.verify", "checks the repository, reads a part of it, tries a restore"),
         Job("prune", "symbiont_datad.jobs.prune", "forgets what the policy does not keep, frees space"),
         Job("usage", "symbiont_datad.jobs.usage", "measures the tree, keeps the modes of files"),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from symbiont_datad.errors import UnsafePath
+from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.opened import OpenFiles, identity, open_files
 from symbiont_datad.fsops.remove import Failure, remove_directories
@@ -87,23 +87,32 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def held_by_snapshot(context: JobContext, rule: Rule, removals: list[Removal]) -> tuple[list[Removal], list[Removal]]:
-    """The removals that may be made, and those that wait because no snapshot holds the file's content.
+def held_by_snapshot(
+    context: JobContext, rule: Rule, removals: list[Removal]
+) -> tuple[list[Removal], list[Removal], str]:
+    """The removals that may be made, those that wait because no backup holds the file's content, and why.
 
-    There are no snapshots yet, so all wait; but what is in a cache can be made again and needs none.
+    What is in a cache can be made again and needs none.
     """
-    if rule.name == "cache" or not context.settings.require_snapshot:
-        return removals, []
-    return [], removals
+    if not removals or rule.name == "cache" or not context.settings.require_snapshot:
+        return removals, [], ""
+    from symbiont_datad.jobs.holding import held  # only these rules need the repository and its libraries
+
+    try:
+        safe = held(context, rule.directory, [removal.entry for removal in removals])
+    except DatadError as error:
+        return [], removals, str(error)
+    may_go = [removal for removal in removals if removal.entry.path in safe]
+    return may_go, [removal for removal in removals if removal.entry.path not in safe], "no backup has them"
 
 
 def _apply(context: JobContext, rule: Rule, tally: _Tally, book: Book) -> None:
     """One rule: list, plan, remove, tell."""
     listing = _list(context.layout, rule, tally)
     removals = _plan(context, rule, listing.entries, tally)
-    held, waiting = held_by_snapshot(context, rule, removals)
+    held, waiting, why = held_by_snapshot(context, rule, removals)
     if waiting:
-        _tell_of_waiting(rule, waiting, tally)
+        _tell_of_waiting(rule, waiting, why, tally)
     if not held:
         return
     # In the order of the paths: see `remove_recorded`.
@@ -241,7 +250,7 @@ def _folder(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _tell_of_waiting(rule: Rule, waiting: list[Removal], tally: _Tally) -> None:
+def _tell_of_waiting(rule: Rule, waiting: list[Removal], why: str, tally: _Tally) -> None:
     size = sum(removal.entry.size for removal in waiting)
     tally.waiting += len(waiting)
     tally.findings.append(
@@ -249,8 +258,8 @@ def _tell_of_waiting(rule: Rule, waiting: list[Removal], tally: _Tally) -> None:
             "retention_waits",
             rule.directory,
             Severity.WARNING,
-            f"{len(waiting)} files ({format_size(size)}) would go by the rule {rule.name!r}, but no snapshot has them",
-            "`retention.require_snapshot = false` lets them go without one",
+            f"{len(waiting)} files ({format_size(size)}) would go by the rule {rule.name!r}, but {why}",
+            "the next backup takes them; `retention.require_snapshot = false` lets them go without one",
         )
     )
 

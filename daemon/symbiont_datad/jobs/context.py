@@ -111,7 +111,8 @@ class JobContext:
 
     With `dry_run` a job makes its plan, reports it, and touches nothing (`run` is 0 then). `stopping()` is true when
     the run should end early, between two steps. `patience_s`: how long to wait for somebody who holds a lock on the
-    snapshot repository. `progress` is kept up to date by jobs that take long.
+    snapshot repository. `progress` is kept up to date by jobs that take long. `subset`: which part of the data `verify`
+    reads (see `restic.subset`); empty for what is due.
     """
 
     settings: JobSettings
@@ -122,6 +123,7 @@ class JobContext:
     stopping: Callable[[], bool] = lambda: False
     patience_s: float = 0.0
     progress: Progress = field(default_factory=Progress)
+    subset: str = ""
 
     @property
     def layout(self) -> Layout:

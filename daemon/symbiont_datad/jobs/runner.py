@@ -33,17 +33,18 @@ def run_here(
     stopping: Callable[[], bool] = lambda: False,
     patience_s: float = 0.0,
     progress: Progress | None = None,
+    subset: str = "",
 ) -> JobReport:
     """Run the job `name` in this process and hand back its report.
 
     A job that raises has failed: its report says why. Raises Locked when another run of it is under way. A dry run
-    takes no lock and leaves no row. For `patience_s` and `progress` see JobContext.
+    takes no lock and leaves no row. For `patience_s`, `progress` and `subset` see JobContext.
 
     The work is done even when the ledger can't be written: on a full disk `clean` is what makes room.
     """
     started = time.time() if now is None else now
     function = JOBS[name].load()
-    context = JobContext(settings, ledger, 0, started, dry_run, stopping, patience_s, progress or Progress())
+    context = JobContext(settings, ledger, 0, started, dry_run, stopping, patience_s, progress or Progress(), subset)
     if dry_run:
         return _timed(lambda: function(context), name, started)
     with hold(settings.lock_path(name), f"another {name} is running"):
