@@ -2,6 +2,8 @@
 
 import os
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from symbiont_datad.restic.archiver import Archiver, Options, snapshot_of
@@ -71,3 +73,22 @@ def _read(repository: Repository, tree: str) -> Tree:
                 blobs = (repository.load_blob(bytes.fromhex(blob)) for blob in node.content or ())
                 entries[name] = b"".join(blobs)
     return entries
+
+
+def exit_code_in_child(function: Callable[[], object]) -> int:
+    """Call the function in a forked child process, and say how that ended: 0, 1 for an exception, or what it says.
+
+    The function may end the process itself, with `os._exit`, as a kill would.
+    """
+    with warnings.catch_warnings():
+        # Python 3.12 and newer warn where threads exist (xdist has some). The child makes its own.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            function()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -5,7 +5,6 @@ import random
 import shutil
 import subprocess
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -37,7 +36,7 @@ from symbiont_datad.restic.records import IndexFile, IndexPack
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.tree import decode_tree
 from symbiont_datad.restic.writer import Writer
-from tests.restic.making import PASSWORD, make_repository, read_snapshot, reopen, snapshot
+from tests.restic.making import PASSWORD, exit_code_in_child, make_repository, read_snapshot, reopen, snapshot
 from tests.support import Tree, build_tree, read_tree
 
 THOROUGH = Limits(max_unused=0)
@@ -485,18 +484,7 @@ def dies_at(path: Path, number: int) -> bool:
         if number == 0:
             os._exit(9)
 
-    with warnings.catch_warnings():
-        # Python 3.12 and newer warn where threads exist (xdist has some). The child makes its own.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            prune(reopen(Watched(LocalBackend(str(path)), count)))
-            status = 0
-        finally:
-            os._exit(status)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = exit_code_in_child(lambda: prune(reopen(Watched(LocalBackend(str(path)), count))))
     assert code in (0, 9)
     return code == 9
 
