@@ -1,17 +1,21 @@
-"""`sweep`, `clean`, `backup` and `prune`: jobs, now."""
+"""`sweep`, `clean`, `backup`, `verify` and `prune`: jobs, now."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from symbiont_datad.cli import show
 from symbiont_datad.cli.invocation import invocation
-from symbiont_datad.errors import DatadError, ExitCode
+from symbiont_datad.errors import DatadError, ExitCode, SettingsError
+from symbiont_datad.report import printable
+
+if TYPE_CHECKING:
+    from symbiont_datad.jobs.context import JobSettings
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -41,34 +45,108 @@ def backup(ctx: typer.Context, dry_run: DryRun = False, as_json: JsonLines = Fal
 
 
 def prune(ctx: typer.Context, dry_run: DryRun = False, as_json: JsonLines = False) -> None:
-    """Forget the snapshots that the settings don't keep, and free the space that only they needed."""
-    _run("prune", ctx, dry_run, as_json, streams=True)
+    """Forget the snapshots that the settings don't keep, and free the space that only they needed.
+
+    It tells which are kept, and by which rule. Snapshots of other hosts, and those that others made, always stay.
+    """
+    _run("prune", ctx, dry_run, as_json, streams=True, more=_kept)
 
 
-def _run(name: str, ctx: typer.Context, dry_run: bool, as_json: bool, *, streams: bool = False) -> None:
+def _kept(settings: "JobSettings", as_json: bool) -> show.Json:
+    """What the settings keep, and why. Printed unless it is for JSON."""
+    from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP
+    from symbiont_datad.jobs.forgetting import decided
+    from symbiont_datad.jobs.repository import opened, told
+    from symbiont_datad.jobs.snapshots import readable_snapshots
+
+    repository = opened(settings.repository)
+    with told():
+        snapshots, _ = readable_snapshots(repository)
+    kept = [one for tag in (BACKUP, AUTOSAVE) for one in decided(settings.snapshots, snapshots, tag).keep]
+    if not as_json:
+        rows = [
+            (one.id[:8], show.short_time(one.snapshot.at.timestamp()), printable(",".join(one.snapshot.tags)),
+             ", ".join(one.reasons))
+            for one in kept
+        ]  # fmt: skip
+        for line in show.table([("kept", "time", "tags", "because"), *rows]) if rows else ():
+            show.line(line)
+    return {
+        "kept": [
+            {"id": one.id, "time": show.moment(one.snapshot.at.timestamp()), "reasons": list(one.reasons)}
+            for one in kept
+        ]
+    }
+
+
+def verify(
+    ctx: typer.Context,
+    read_data: Annotated[bool, typer.Option("--read-data", help="Read all stored data.")] = False,
+    part: Annotated[
+        str,
+        typer.Option(
+            "--subset", metavar="PART", help="Read a part of it: 5% or 500M at random, or 1/10: part 1 of 10."
+        ),
+    ] = "",
+    as_json: JsonLines = False,
+) -> None:
+    """Check the repository: its structure, a part of the data, and whether files can be restored from it.
+
+    Without an option, it reads what has not been read for longest. Exit code 1 when there is damage: each is named,
+    with what it hurts and what to do.
+    """
+    from random import Random
+
+    from symbiont_datad.restic.subset import subset
+
+    if read_data and part:
+        raise SettingsError("how much? give at most one of --read-data and --subset")
+    try:
+        subset(part or "all", Random())
+    except ValueError as error:
+        raise SettingsError(f"--subset {error}") from None
+    _run("verify", ctx, False, as_json, streams=True, part="all" if read_data else part)
+
+
+def _run(
+    name: str,
+    ctx: typer.Context,
+    dry_run: bool,
+    as_json: bool,
+    *,
+    streams: bool = False,
+    part: str = "",
+    more: "Callable[[JobSettings, bool], show.Json] | None" = None,
+) -> None:
     from symbiont_datad.cli.progress import watched
     from symbiont_datad.jobs.context import Progress, job_settings
     from symbiont_datad.jobs.runner import open_ledger, run_here
     from symbiont_datad.ledger import Ledger
 
     settings = job_settings(invocation(ctx).load().settings)
-    show.quiet_log()
+    show.quiet_log("critical" if name == "verify" else "error")  # its report tells of all damage
     progress = Progress(name)
     with (
         stoppable() as stop,
         Ledger.for_reading(settings.ledger_path) if dry_run else open_ledger(settings) as ledger,
         watched(progress, as_json) if streams else nullcontext(),
     ):
-        report = run_here(name, settings, ledger, dry_run=dry_run, stopping=stop.is_set, progress=progress)
+        report = run_here(name, settings, ledger, dry_run=dry_run, stopping=stop.is_set, progress=progress, subset=part)
+    failed = report.outcome == "failed"
+    further = more(settings, as_json) if more is not None and not failed else {}
     if as_json:
-        show.report_document(report, settings.layout.root, dry_run, streams=streams)
-    elif report.outcome == "failed":
+        show.report_document(report, settings.layout.root, dry_run, streams=streams, further=further)
+    elif failed:
         failure = DatadError(f"{name}: {report.message}")
         failure.exit_code = ExitCode(report.exit_code)
         raise failure
     else:
         show.report(report, dry_run)
-    raise typer.Exit(int(report.exit_code if report.outcome == "failed" else _EXIT[report.outcome]))
+    if failed:
+        raise typer.Exit(int(report.exit_code))
+    if name == "verify" and any(finding.severity == "error" for finding in report.findings):
+        raise typer.Exit(int(ExitCode.FAILED))
+    raise typer.Exit(int(_EXIT[report.outcome]))
 
 
 @contextmanager

@@ -56,11 +56,11 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
-def quiet_log() -> None:
+def quiet_log(level: str = "error") -> None:
     """For commands: only errors are logged, to stderr, because the command itself prints what it did."""
     from symbiont_datad import events
 
-    events.configure("console", "error", sys.stderr)
+    events.configure("console", level, sys.stderr)
 
 
 def moment(at: float | None) -> str | None:
@@ -113,8 +113,13 @@ def event(row: "Row") -> Json:
     }
 
 
-def report_document(report: JobReport, root: str, dry_run: bool, *, streams: bool = False) -> None:
-    """A job's report; a plan has the same shape. `streams`: its progress was printed as lines of JSON before."""
+def report_document(
+    report: JobReport, root: str, dry_run: bool, *, streams: bool = False, further: Mapping[str, Any] | None = None
+) -> None:
+    """A job's report; a plan has the same shape. `streams`: its progress was printed as lines of JSON before.
+
+    `further`: what only this job tells.
+    """
     content = {
         "root": root,
         "job": report.job,
@@ -128,6 +133,7 @@ def report_document(report: JobReport, root: str, dry_run: bool, *, streams: boo
         "counts": dict(report.counts),
         "actions": [action(one) for one in report.actions],
         "findings": [finding(one) for one in report.findings],
+        **(further or {}),
     }
     (last_line if streams else document)(content)
 
@@ -138,7 +144,8 @@ def report_document(report: JobReport, root: str, dry_run: bool, *, streams: boo
 def sentence(one: Action) -> str:
     """What was done, and why."""
     size = f" ({format_size(one.bytes)})" if one.bytes else ""
-    return f"{one.kind.replace('_', ' ')}: {printable(one.path) or 'the root'}{size}: {one.reason}"
+    what = "repository" if one.kind.startswith("repository") else "root"
+    return f"{one.kind.replace('_', ' ')}: {printable(one.path) or f'the {what}'}{size}: {one.reason}"
 
 
 def planned(one: Drift) -> Action:
@@ -178,9 +185,10 @@ def report(one: JobReport, dry_run: bool) -> None:
             line(f"would do {sentence(planned_action)}")
     for found in one.findings:
         line(finding_sentence(found))
-    done = (
-        f"{one.actions_total:,} action{'s' if one.actions_total > 1 else ''}" if one.actions_total else "nothing to do"
-    )
+    done = f"{one.actions_total:,} action{'s' if one.actions_total > 1 else ''}"
+    if not one.actions_total:
+        serious = [found for found in one.findings if found.severity is not Severity.INFO]
+        done = _NOTHING.get(one.job, "nothing to do") if not serious else f"{len(serious)} to look at"
     size = f", {format_size(one.bytes_total)}" if one.bytes_total else ""
     figures = ", ".join(_figure(name, value) for name, value in one.counts.items() if value)
     line(f"{one.job}{' (dry run)' if dry_run else ''}: {done}{size} in {format_duration(one.duration_s)}")
@@ -190,9 +198,16 @@ def report(one: JobReport, dry_run: bool) -> None:
         line(f"  {one.message}")
 
 
+_NOTHING = {"verify": "all good"}
+"""What is said of a job that only looks, when all is well."""
+
+
+_FIGURES = {"drilled": "files restored and compared", "bytes_drilled": "bytes of them"}
+
+
 def _figure(name: str, value: int) -> str:
     """One of a job's figures. Those that are called bytes, and those of prune, are sizes."""
-    words = name.replace("_", " ")
+    words = _FIGURES.get(name, name).replace("_", " ")
     if name.startswith("bytes") or name in ("freed", "unused"):
         return f"{format_size(value)} {words.removeprefix('bytes').strip()}".rstrip()
     return f"{value:,} {words}"

@@ -10,34 +10,40 @@ from dataclasses import asdict
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.remove import Failure
 from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, INCOMPLETE, JOB_OF
-from symbiont_datad.jobs.context import JobContext
+from symbiont_datad.jobs.context import JobContext, SnapshotSettings
 from symbiont_datad.jobs.removal import Book
 from symbiont_datad.jobs.repository import identity
 from symbiont_datad.jobs.snapshots import Named
 from symbiont_datad.report import Action
 from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.errors import RepositoryError
-from symbiont_datad.restic.forget import Policy, decide, grouped, selected
+from symbiont_datad.restic.forget import Decision, Kept, Policy, decide, grouped, selected
 from symbiont_datad.restic.repository import Repository
 
 
-def surplus(context: JobContext, snapshots: Sequence[Named], tag: str) -> list[Named]:
-    """The snapshots of this host with the tag, backup or autosave, that the settings do not keep.
+def decided(settings: SnapshotSettings, snapshots: Sequence[Named], tag: str) -> Decision:
+    """Which snapshots of this host with the tag, backup or autosave, the settings keep, and why; and which they don't.
 
     The newest complete one of each group stays in any case: those after it may lack something that only it has.
     """
-    settings = context.settings.snapshots
-    keep = {BACKUP: settings.backups, AUTOSAVE: settings.autosaves}[tag]
-    policy = Policy(**asdict(keep))
-    found: list[Named] = []
+    policy = Policy(**asdict({BACKUP: settings.backups, AUTOSAVE: settings.autosaves}[tag]))
+    keep: list[Kept] = []
+    remove: list[Named] = []
     for group in grouped(selected(snapshots, host=identity().hostname, tags=[tag])).values():
         decision = decide(group, policy, time.time())
         going = list(decision.remove)
+        keep += decision.keep
         if all(INCOMPLETE in kept.snapshot.tags for kept in decision.keep):
             spared = next((one for one in going if INCOMPLETE not in one[1].tags), None)
             going = [one for one in going if one is not spared]
-        found += going
-    return found
+            keep += [Kept(*spared, ("the newest complete one",))] if spared else []
+        remove += going
+    return Decision(tuple(keep), tuple(remove))
+
+
+def surplus(context: JobContext, snapshots: Sequence[Named], tag: str) -> list[Named]:
+    """The snapshots of this host with the tag that the settings do not keep."""
+    return list(decided(context.settings.snapshots, snapshots, tag).remove)
 
 
 def forget(
