@@ -1,0 +1,563 @@
+"""Snapshots against restic and borg: time, processor time, memory and size, on the same files, in turns.
+
+    .venv/bin/python bench/snapshots.py [--rounds 5] [--scale 1.0] [--only CASE…] [--peer NAME…] [--work DIR] [--json]
+
+The files: 60,000 contexts as the runtime writes them with compression off, in one flat directory, and 8 × 64 MiB of
+vectors, which hardly compress; `--scale 0.2` makes a fifth of each. What is run is what users type, with everything at
+its default. restic is `DATAD_RESTIC` (a path), or the one in PATH; it keeps a cache, as borg does.
+
+A round makes new repositories and goes through the cases in order, each with one tool after the other; who begins
+changes from round to round. All files are in the page cache, and what the tool before wrote is on disk before the next
+one starts. In a first round that is not timed, memory is measured (the proportional set sizes of the tool's whole
+process tree, every 20 ms; looking so often costs time), and what was restored is compared with the source. A ratio is
+the median of the rounds' own ratios. Where peers are measured, exit code 1 says that a bar was missed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+CONTEXTS, VECTOR_FILES, VECTOR_BYTES = 60_000, 8, 64 << 20
+LONGEST_S = 900.0
+SAMPLE_S = 0.02
+SETTLE_S = 2.5
+"""So old a change has to be before a tool trusts that there was no other one after it."""
+
+OURS, RESTIC, BORG = "ours", "restic", "borg"
+FIRST, NOTHING, CHANGED, PRUNE, CHECK, CHECK_DATA, RESTORE = (
+    "first", "nothing", "changed", "prune", "check", "check-data", "restore",
+)  # fmt: skip
+CASES = {
+    FIRST: "first backup",
+    NOTHING: "nothing changed",
+    CHANGED: "1 % changed",
+    PRUNE: "forget, prune",
+    CHECK: "check",
+    CHECK_DATA: "check with data",
+    RESTORE: "restore",
+}
+BARS = {FIRST: 0.8, NOTHING: 0.2, CHANGED: 0.3, PRUNE: 0.8, CHECK_DATA: 1.0, RESTORE: 0.7}
+"""The share of restic's time that is allowed."""
+SIZE_BAR, MEMORY_BAR = 1.02, 1.0
+NEEDS = {
+    NOTHING: {FIRST},
+    CHANGED: {FIRST},
+    PRUNE: {FIRST, CHANGED},
+    CHECK: {FIRST},
+    CHECK_DATA: {FIRST},
+    RESTORE: {FIRST, CHANGED},
+}
+
+
+# The files
+
+
+class Writer:
+    """Writes contexts and vectors; the same seed gives the same bytes."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        syllables = [a + b for a in "bcdfghlmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "in", "or", "ist")]
+        self._words = sorted({"".join(self._random.choices(syllables, k=1 + n % 3)) for n in range(4000)})
+        self._random.shuffle(self._words)
+        self._weights = list(accumulate(1 / rank for rank in range(1, len(self._words) + 1)))  # as in any language
+
+    def context(self, agent: str) -> bytes:
+        """One agent's context: 3 to 6 KB of JSON."""
+        chance, at = self._random, self._random.uniform(1.7e9, 1.8e9)
+        turns = [self._turn(at - 60 * n) for n in range(chance.randint(2, 4))]
+        items = [self._item(at) for _ in range(chance.randint(2, 4))]
+        context = {
+            "agent_id": agent,
+            "session_id": self._id(),
+            "memory": {
+                "working_memory": {"variables": {"step": chance.randint(1, 9)}, "active_goals": [self._text(4)],
+                                   "current_context": None, "attention_focus": []},
+                "short_term": items[:2], "long_term": items[2:], "episodic_memory": [], "semantic_memory": [],
+            },
+            "knowledge_base": {"facts": [], "procedures": [], "learned_patterns": [], "shared_knowledge": [],
+                               "domain_expertise": {}},
+            "conversation_history": turns,
+            "metadata": {},
+            "created_at": _moment(at - 86_400),
+            "updated_at": _moment(at),
+            "retention_policy": {"session_retention": {"secs": 86_400, "nanos": 0},
+                                 "memory_retention": {"secs": 604_800, "nanos": 0},
+                                 "knowledge_retention": {"secs": 2_592_000, "nanos": 0},
+                                 "auto_archive": True, "encryption_required": False},
+        }  # fmt: skip
+        return json.dumps(context, indent=2).encode()
+
+    def vectors(self, size: int) -> bytearray:
+        """Components of unit vectors as float32: the exponents are of a few values, the mantissas of any."""
+        highest = bytes(struct.pack("<f", self._random.gauss(0, 0.03))[3] for _ in range(256))
+        found = bytearray(self._random.randbytes(size))
+        found[3::4] = self._random.randbytes(len(found[3::4])).translate(highest)
+        return found
+
+    def agent(self) -> str:
+        """A new agent's id."""
+        return self._id()
+
+    def _id(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def _text(self, words: int) -> str:
+        return " ".join(self._random.choices(self._words, cum_weights=self._weights, k=words))
+
+    def _turn(self, at: float) -> dict[str, Any]:
+        return {"id": self._id(), "role": self._random.choice(["User", "Agent", "Tool"]),
+                "content": self._text(self._random.randint(15, 75)), "timestamp": _moment(at), "context_used": [],
+                "knowledge_used": []}  # fmt: skip
+
+    def _item(self, at: float) -> dict[str, Any]:
+        return {"id": self._id(), "content": self._text(self._random.randint(15, 45)), "memory_type": "Episodic",
+                "importance": round(self._random.random(), 3), "access_count": self._random.randint(0, 40),
+                "last_accessed": _moment(at), "created_at": _moment(at - 3600), "embedding": None,
+                "metadata": {}}  # fmt: skip
+
+
+def _moment(at: float) -> dict[str, int]:
+    return {"secs_since_epoch": int(at), "nanos_since_epoch": int(at % 1 * 1e9)}
+
+
+def make(root: Path, scale: float) -> None:
+    """The tree that is backed up."""
+    writer = Writer(1)
+    agents, collection = root / "state/agents", root / "vector_db/collections/memories"
+    agents.mkdir(parents=True)
+    collection.mkdir(parents=True)
+    for _ in range(round(CONTEXTS * scale)):
+        agent = writer.agent()
+        (agents / f"{agent}.json").write_bytes(writer.context(agent))
+    for number in range(VECTOR_FILES):
+        (collection / f"segment-{number}.bin").write_bytes(writer.vectors(round(VECTOR_BYTES * scale)))
+
+
+def change(root: Path, seed: int) -> int:
+    """Rewrite 1 % of the contexts in place; returns how many."""
+    writer = Writer(1000 + seed)
+    files = sorted((root / "state/agents").iterdir())
+    chosen = random.Random(seed).sample(files, max(len(files) // 100, 1))
+    for file in chosen:
+        file.write_bytes(writer.context(file.stem))
+    return len(chosen)
+
+
+def files_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every regular file: its path relative to the root, and its lstat."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            yield os.path.relpath(path, root), os.lstat(path)
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """The paths of files that differ in content, mode, owner or time of change, or that one of the two lacks."""
+    ours, theirs = dict(files_below(a)), dict(files_below(b))
+    return sorted(
+        (ours.keys() ^ theirs.keys())
+        | {path for path in ours.keys() & theirs.keys() if _facts(ours[path]) != _facts(theirs[path])}
+        | {path for path in ours.keys() & theirs.keys() if (a / path).read_bytes() != (b / path).read_bytes()}
+    )
+
+
+def _facts(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_mode, found.st_uid, found.st_gid, found.st_size, found.st_mtime_ns
+
+
+# The tools
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One command: its arguments, what its environment has besides, and the directory (it is made) where it starts."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None
+
+
+Tool = Callable[[str, Path], list[Run]]
+"""The commands of a case (or of `init` and `version`), for a tool whose own directory is given."""
+
+
+def ours(case: str, own: Path, source: Path) -> list[Run]:
+    """This project: settings in a file that names the repository, all else at its default."""
+    config = own / "datad.toml"
+    if case == "init":
+        text = f'root_data_dir = "{source}"\ndaemon_dir = "{own}/datad"\nbackup_count = 100\n'
+        config.write_text(f'{text}[backup]\nrepository = "{own}/repository"\n')
+    words = {
+        "init": ["repository", "init"],
+        "version": ["--version"],
+        **{case: ["backup"] for case in (FIRST, NOTHING, CHANGED)},
+        PRUNE: ["prune"],
+        CHECK: ["verify"],
+        CHECK_DATA: ["verify", "--read-data"],
+        RESTORE: ["restore", "latest", "--target", f"{own}/restored"],
+    }
+    environment = {"SYMBIONT_DATAD_BACKUP_COUNT": "1"} if case == PRUNE else {}
+    options = [] if case == "version" else ["--config", str(config)]
+    return [Run([sys.executable, "-m", "symbiont_datad", *options, *words[case]], environment)]
+
+
+def restic(case: str, own: Path, source: Path) -> list[Run]:
+    """restic with its cache, quiet, as it is run from a timetable."""
+    words = {
+        "init": ["init"],
+        "version": ["version"],
+        **{case: ["backup", str(source)] for case in (FIRST, NOTHING, CHANGED)},
+        PRUNE: ["forget", "--keep-last", "1", "--prune"],
+        CHECK: ["check"],
+        CHECK_DATA: ["check", "--read-data"],
+        RESTORE: ["restore", f"latest:{source}", "--target", f"{own}/restored"],
+    }
+    environment = {
+        "RESTIC_PASSWORD": "bench",
+        "RESTIC_REPOSITORY": f"{own}/repository",
+        "RESTIC_CACHE_DIR": f"{own}/cache",
+    }
+    return [Run([restic_path(), "-q", *words[case]], environment)]
+
+
+def restic_path() -> str:
+    """The restic that is measured."""
+    return os.environ.get("DATAD_RESTIC") or shutil.which("restic") or "restic"
+
+
+def borg(case: str, own: Path, source: Path) -> list[Run]:
+    """borg with the nearest that it has: encryption, zstd at level 3."""
+    repository = f"{own}/repository"
+    words = {
+        "init": [["init", "--encryption", "repokey", repository]],
+        "version": [["--version"]],
+        **{
+            case: [["create", "--compression", "zstd,3", f"{repository}::{case}", "."]]
+            for case in (FIRST, NOTHING, CHANGED)
+        },
+        PRUNE: [["prune", "--keep-last", "1", repository], ["compact", repository]],
+        CHECK: [["check", repository]],
+        CHECK_DATA: [["check", "--verify-data", repository]],
+        RESTORE: [["extract", f"{repository}::{CHANGED}"]],
+    }
+    directory = {FIRST: source, NOTHING: source, CHANGED: source, RESTORE: own / "restored"}.get(case)
+    environment = {"BORG_PASSPHRASE": "bench", "BORG_BASE_DIR": f"{own}/home"}
+    return [Run(["borg", *one], environment, directory) for one in words[case]]
+
+
+TOOLS = {OURS: ours, RESTIC: restic, BORG: borg}
+
+
+# Measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What commands cost: seconds, seconds of processor time with all child processes, and peak of memory in bytes.
+
+    The peak is 0 where nobody looked.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak: int
+
+
+class Sampler(threading.Thread):
+    """Looks at the memory of a process and its descendants until told to stop; `peak` is the largest sum in bytes."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._over = threading.Event()
+        self.peak = 0
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._over.wait(SAMPLE_S):
+            self.peak = max(self.peak, sum(map(_pss, _family(self._pid))))
+
+    def stop(self) -> None:
+        """End the looking."""
+        self._over.set()
+        self.join()
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+                yield from _family(int(child))
+    except OSError:  # it has ended
+        return
+
+
+def _pss(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return 0
+
+
+def measure(runs: Iterable[Run], log: Path, *, memory: bool = False) -> Cost:
+    """Run commands, one after the other; what they say goes to the log. Raises SystemExit for one that fails."""
+    wall = cpu = 0.0
+    peak = 0
+    for run in runs:
+        environment = {**os.environ, **run.environment}
+        if run.directory:
+            run.directory.mkdir(exist_ok=True)
+        with log.open("ab") as output:
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                run.command, env=environment, cwd=run.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+            sampler = Sampler(process.pid) if memory else None
+            if sampler:
+                sampler.start()
+            timer = threading.Timer(LONGEST_S, os.killpg, (process.pid, signal.SIGKILL))
+            timer.start()
+            _, status, usage = os.wait4(process.pid, 0)
+            wall += time.perf_counter() - started
+        timer.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if sampler:
+            sampler.stop()
+            peak = max(peak, sampler.peak)
+        cpu += usage.ru_utime + usage.ru_stime
+        if process.returncode:
+            raise SystemExit(f"{' '.join(run.command)}: exit code {process.returncode}\n{log.read_text()[-2000:]}")
+    return Cost(wall, cpu, peak)
+
+
+@dataclass(slots=True)
+class Results:
+    """What was measured, by tool: the costs of each case round by round, peaks of memory, sizes of the repository."""
+
+    costs: dict[str, dict[str, list[Cost]]] = field(default_factory=dict)
+    peaks: dict[str, dict[str, int]] = field(default_factory=dict)
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def one_round(work: Path, tools: Sequence[str], cases: Sequence[str], number: int, results: Results) -> None:
+    """All cases with all tools, in new repositories. Round 0 looks at memory instead of the clock."""
+    source = work / "data"
+    log = work / "log"
+    for tool in tools:
+        shutil.rmtree(work / tool, ignore_errors=True)
+        (work / tool).mkdir()
+        measure(TOOLS[tool]("init", work / tool, source), log)
+    for path, _ in files_below(source):
+        (source / path).read_bytes()
+    for case in cases:
+        if case == CHANGED:
+            change(source, number)
+            time.sleep(SETTLE_S)
+        for turn in range(len(tools)):
+            tool = tools[(number + turn) % len(tools)]
+            own = work / tool
+            runs = TOOLS[tool](case, own, source)
+            os.sync()
+            cost = measure(runs, log, memory=number == 0)
+            print(f"round {number} {tool:7}{case:11}{cost.wall_s:8.2f} s{cost.cpu_s:8.2f} s CPU", file=sys.stderr)
+            if number:
+                results.costs.setdefault(tool, {}).setdefault(case, []).append(cost)
+            else:
+                results.peaks.setdefault(tool, {})[case] = cost.peak
+            if case in (FIRST, PRUNE):
+                results.sizes.setdefault(tool, {})[case] = size_of(own / "repository")
+            if case == RESTORE:
+                if number == 0 and (found := differences(source, own / "restored")):
+                    raise SystemExit(f"{tool}: {len(found)} files came back different: {', '.join(found[:5])}")
+                shutil.rmtree(own / "restored")
+
+
+def size_of(root: Path) -> int:
+    """Bytes of all files below a directory."""
+    return sum(found.st_size for _, found in files_below(root))
+
+
+# The report
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: what each tool took, the ratio of ours to restic's, and the bar."""
+
+    what: str
+    figures: dict[str, str]
+    ratio: float | None
+    bar: float | None
+    note: str = ""
+
+    @property
+    def missed(self) -> bool:
+        """Whether the ratio is above the bar."""
+        return self.ratio is not None and self.bar is not None and self.ratio > self.bar
+
+    def line(self, tools: Sequence[str]) -> str:
+        """As a line of a Markdown table."""
+        verdict = "" if self.bar is None or self.ratio is None else "**missed**" if self.missed else "ok"
+        cells = [self.what, *(self.figures.get(tool, "–") for tool in tools)]
+        cells += ["–" if self.ratio is None else f"{self.ratio:.2f}", f"≤ {self.bar}" if self.bar else "", verdict]
+        return f"| {' | '.join([*cells, self.note])} |"
+
+
+def rows(results: Results, cases: Sequence[str]) -> Iterator[Row]:
+    """The lines of the report."""
+    for case in cases:
+        costs = {tool: found[case] for tool, found in results.costs.items()}
+        figures = {tool: _spread([cost.wall_s for cost in found]) for tool, found in costs.items()}
+        ratio = _ratio(costs, lambda cost: cost.wall_s)
+        cpu = _ratio(costs, lambda cost: cost.cpu_s)
+        yield Row(f"{CASES[case]}, s", figures, ratio, BARS.get(case), "" if cpu is None else f"CPU {cpu:.2f}")
+    for case in cases:
+        yield _bytes_row(
+            f"{CASES[case]}, peak MiB", {tool: found[case] for tool, found in results.peaks.items()}, MEMORY_BAR
+        )
+    for case in (FIRST, PRUNE):
+        if case in cases:
+            sizes = {tool: found[case] for tool, found in results.sizes.items()}
+            yield _bytes_row(f"repository after {CASES[case]}, MiB", sizes, SIZE_BAR)
+
+
+def _bytes_row(what: str, found: dict[str, int], bar: float) -> Row:
+    ratio = found[OURS] / found[RESTIC] if RESTIC in found else None
+    return Row(what, {tool: f"{size / (1 << 20):.1f}" for tool, size in found.items()}, ratio, bar)
+
+
+def _ratio(costs: dict[str, list[Cost]], of: Callable[[Cost], float]) -> float | None:
+    if RESTIC not in costs:
+        return None
+    return median(of(a) / of(b) for a, b in zip(costs[OURS], costs[RESTIC], strict=True))
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+
+
+def machine(work: Path) -> str:
+    """One line about the machine."""
+    model = next((line.partition(": ")[2] for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    mounts = [line.split() for line in _lines("/proc/self/mounts")]
+    place = max((m for m in mounts if f"{work}/".startswith(m[1].rstrip("/") + "/")), key=lambda m: len(m[1]))
+    load = os.getloadavg()[0]
+    return (
+        f"{os.cpu_count()} × {model}, {memory} GiB, Linux {platform.release()}, {place[2]}, "
+        f"Python {platform.python_version()}, load {load:.1f} at start"
+    )
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()
+
+
+def version(tool: str, work: Path) -> str:
+    """What a tool says of its version. Raises SystemExit when it isn't there."""
+    command = TOOLS[tool]("version", work, work)[0].command
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split(" compiled")[0].strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"{tool} can't be run: {error}; --peer chooses others") from None
+
+
+def main() -> None:
+    """Make, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number and size of files")
+    parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--peer", nargs="+", choices=[RESTIC, BORG], default=[RESTIC, BORG])
+    parser.add_argument("--work", type=Path, help="a directory for the files; they stay, and are used again")
+    parser.add_argument("--json", action="store_true", help="all figures as one JSON document on stdout")
+    given = parser.parse_args()
+    wanted = set(given.only or CASES)
+    for case in tuple(wanted):
+        wanted |= NEEDS.get(case, set())
+    cases = [case for case in CASES if case in wanted]
+    tools = [OURS, *given.peer]
+    if given.work:
+        given.work.mkdir(parents=True, exist_ok=True)
+    work = (given.work or Path(tempfile.mkdtemp(prefix="bench-snapshots-", dir="/var/tmp"))).resolve()
+    try:
+        versions = {tool: version(tool, work) for tool in tools}
+        about = machine(work)
+        if not (work / "data").exists():
+            make(work / "data", given.scale)
+            time.sleep(SETTLE_S)
+        results = Results()
+        for number in range(given.rounds + 1):
+            one_round(work, tools, cases, number, results)
+        found = list(rows(results, [case for case in cases if not given.only or case in given.only]))
+        if given.json:
+            print(json.dumps(document(about, versions, given.rounds, results, found), indent=2))
+        else:
+            show(about, versions, given.rounds, found, tools, work)
+    finally:
+        if not given.work:
+            shutil.rmtree(work)
+    if any(row.missed for row in found):
+        raise SystemExit(1)
+
+
+def show(about: str, versions: dict[str, str], rounds: int, found: list[Row], tools: list[str], work: Path) -> None:
+    """Print the tables, and what was run."""
+    print(f"{about}\n{'; '.join(versions.values())}; median (least–most) of {rounds}\n")
+    print(f"| {' | '.join(['', *tools, 'ratio', 'bar', '', ''])} |\n|{' --- |' * (len(tools) + 5)}")
+    for row in found:
+        print(row.line(tools))
+    print("\nWhat was run:")
+    for tool in tools:
+        for case in CASES:
+            if case not in (NOTHING, CHANGED):
+                for run in TOOLS[tool](case, Path("OWN"), Path("DATA")):
+                    print(f"  {CASES[case]:16}{' '.join([Path(run.command[0]).name, *run.command[1:]])}")
+
+
+def document(about: str, versions: dict[str, str], rounds: int, results: Results, found: list[Row]) -> dict[str, Any]:
+    """All figures. Times in seconds, sizes in bytes."""
+    return {
+        "machine": about,
+        "versions": versions,
+        "rounds": rounds,
+        "wall_s": _by(results, lambda cost: cost.wall_s),
+        "cpu_s": _by(results, lambda cost: cost.cpu_s),
+        "peak_bytes": results.peaks,
+        "repository_bytes": results.sizes,
+        "rows": [{"what": row.what, "ratio": row.ratio, "bar": row.bar, "missed": row.missed} for row in found],
+    }
+
+
+def _by(results: Results, of: Callable[[Cost], float]) -> dict[str, dict[str, list[float]]]:
+    return {
+        tool: {case: [of(cost) for cost in costs] for case, costs in cases.items()}
+        for tool, cases in results.costs.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
