@@ -48,6 +48,10 @@ class Target:
         """
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent_fd)
+        return self.take(parent, parent_fd, name)
+
+    def take(self, parent: int, parent_fd: int, name: bytes) -> int:
+        """The number of a directory that is there. Raises as `make` does."""
         fd = os.open(name, _PIN, dir_fd=parent_fd)
         try:
             self._identities.append(_identity(fd))

@@ -1,0 +1,168 @@
+"""Putting something restored in the place of what is live, which moves to quarantine and is never deleted first.
+
+What is new is staged in a hidden directory beside the old one, on the same file system, and made durable there. Then
+the two change places in one step (renameat2(2), `RENAME_EXCHANGE`), and the old one moves on to quarantine. After a
+crash at any point the old or the new one is in place, and the other one in the hidden directory (`.restore-…`) or in
+quarantine.
+"""
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned, readable, sync_directory
+from symbiont_datad.fsops.write import quarantine
+
+STAGING = ".restore-"
+"""How the names of the hidden directories begin."""
+
+_EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
+"""How systems and file systems say that they can't exchange two names."""
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(slots=True)
+class Stage:
+    """A hidden directory beside `path`, which is relative to the root. `name`: what the new entry is called in it.
+
+    `fd` is its descriptor (pinned), `parent_fd` that of the directory in which both are. `swapped`: what is in it now
+    is the old entry.
+    """
+
+    path: str
+    name: str
+    hidden: str
+    fd: int
+    parent_fd: int
+    swapped: bool = False
+
+
+@contextmanager
+def staging(tree: Tree, path: str) -> Iterator[Stage]:
+    """A stage for what is to take the place of `path` (relative to the root, and not the root itself).
+
+    The directory that `path` is in must be there. When the block is left, the hidden directory goes, with what is still
+    in it; but not when that is what was live, because moving it to quarantine failed. Raises OSError or UnsafePath.
+    """
+    if not path or path.split("/")[0] == QUARANTINE:
+        raise OSError(errno.EINVAL, "that can't be replaced", path)
+    with tree.holding(path) as (parent_fd, name):
+        hidden = f"{STAGING}{secrets.token_hex(4)}"
+        os.mkdir(hidden, 0o700, dir_fd=parent_fd)
+        with pinned(hidden, parent_fd) as fd:
+            stage = Stage(path, name, hidden, fd, parent_fd)
+            try:
+                yield stage
+            finally:
+                if stage.swapped:
+                    with suppress(OSError):
+                        os.rmdir(hidden, dir_fd=parent_fd)
+                else:
+                    shutil.rmtree(hidden, dir_fd=parent_fd)
+
+
+def put_in_place(tree: Tree, stage: Stage, *, kind: str, reason: str, now: float) -> str | None:
+    """Let the staged entry take its place; hand back where in quarantine the old one is, None when there was none.
+
+    Everything is durable when this returns. `kind` and `reason` are for the record in quarantine, `now` in seconds
+    since the epoch. Raises OSError or UnsafePath; then the old one is still in place, or, when `stage.swapped`, the new
+    one is, and the old one lies in the hidden directory.
+    """
+    _sync(stage.fd, stage.name)
+    name, fd, parent_fd = stage.name, stage.fd, stage.parent_fd
+    try:
+        live = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(name, name, src_dir_fd=fd, dst_dir_fd=parent_fd)
+        sync_directory(parent_fd)
+        return None
+    stage.swapped = True
+    try:
+        exchange(fd, name, parent_fd, name)
+    except OSError:
+        with suppress(OSError):
+            stage.swapped = not os.path.samestat(live, os.stat(name, dir_fd=parent_fd, follow_symlinks=False))
+        raise
+    sync_directory(fd)
+    sync_directory(parent_fd)
+    folder, slash, _ = stage.path.rpartition("/")
+    return quarantine(tree, f"{folder}{slash}{stage.hidden}/{name}", kind=kind, reason=reason, now=now)
+
+
+def exchange(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:
+    """Let two entries of pinned directories of one file system change places.
+
+    Where the system can't do it in one step, `b` is out of its place for a moment if it is a directory; after a crash
+    in that moment it is in `a_dir_fd`, as `a` with `.aside` behind it. Raises OSError; then nothing has changed.
+    """
+    try:
+        _exchange(a_dir_fd, a, b_dir_fd, b)
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise
+        _exchange_in_steps(a_dir_fd, a, b_dir_fd, b)
+
+
+def _exchange(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:
+    if not hasattr(_LIBC, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _LIBC.renameat2(a_dir_fd, os.fsencode(a), b_dir_fd, os.fsencode(b), _EXCHANGE) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), b)
+
+
+def _exchange_in_steps(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:
+    aside = f"{a}.aside"
+    try:
+        # A file keeps its name until the new one takes it; a directory can take only the place of nothing.
+        if stat.S_ISDIR(os.stat(a, dir_fd=a_dir_fd, follow_symlinks=False).st_mode):
+            raise IsADirectoryError
+        os.link(b, aside, src_dir_fd=b_dir_fd, dst_dir_fd=a_dir_fd, follow_symlinks=False)
+    except OSError:
+        os.rename(b, aside, src_dir_fd=b_dir_fd, dst_dir_fd=a_dir_fd)
+    try:
+        os.rename(a, b, src_dir_fd=a_dir_fd, dst_dir_fd=b_dir_fd)
+    except OSError:
+        os.rename(aside, b, src_dir_fd=a_dir_fd, dst_dir_fd=b_dir_fd)
+        with suppress(FileNotFoundError):  # rename(2) does nothing when both are names of one file
+            os.unlink(aside, dir_fd=a_dir_fd)
+        raise
+    os.rename(aside, a, src_dir_fd=a_dir_fd, dst_dir_fd=a_dir_fd)
+
+
+def _sync(dir_fd: int, name: str) -> None:
+    """Make an entry durable with all that is in it."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+        _sync_file(dir_fd, name)
+        return
+    with readable(name, dir_fd) as fd:
+        if not hasattr(_LIBC, "syncfs"):
+            _sync_below(fd)
+        elif _LIBC.syncfs(fd) != 0:  # one flush of the file system is much faster than one of each file
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), name)
+
+
+def _sync_below(fd: int) -> None:
+    for _, _, names, folder_fd in os.fwalk(".", topdown=False, dir_fd=fd):
+        for name in names:
+            _sync_file(folder_fd, name)
+        os.fsync(folder_fd)
+
+
+def _sync_file(dir_fd: int, name: str) -> None:
+    if not stat.S_ISREG(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+        return
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,165 @@
+"""What is restored takes the place of what is live in one step, and what was live is kept whole."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from symbiont_datad.fsops import swap
+from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned
+from symbiont_datad.fsops.swap import STAGING, exchange, put_in_place, staging
+from tests.guard.keeping import NOW
+from tests.support import Link, build_tree, read_tree
+from tests.support import Tree as Data
+
+NODES: list[Data | bytes | Link] = [b"content", {"a": {"b": b"deep"}, "l": Link("nowhere")}, Link("elsewhere")]
+
+
+@pytest.fixture(params=["in one step", "in steps"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to exchange; the second is that of systems without renameat2(2)."""
+    if request.param == "in steps":
+        monkeypatch.setattr(swap, "_exchange", swap._exchange_in_steps)
+
+
+def swap_in(root: Path, path: str, new: Data | bytes | Link) -> str | None:
+    """Stage `new` for `path` and put it in place."""
+    tree = Tree(str(root))
+    with staging(tree, path) as stage:
+        build_tree(root / os.path.dirname(path) / stage.hidden, {stage.name: new})
+        return put_in_place(tree, stage, kind="replaced", reason=f"a restore of {path}", now=NOW)
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("new", NODES, ids=["file", "directory", "link"])
+@pytest.mark.parametrize("old", NODES, ids=["over a file", "over a directory", "over a link"])
+@pytest.mark.parametrize("path", ["state", "state/agents/a.json"])
+def test_the_new_is_in_place_and_the_old_in_quarantine(
+    tmp_path: Path, path: str, old: Data | bytes | Link, new: Data | bytes | Link
+) -> None:
+    """Any kind of entry replaces any other, whole; the old one is in quarantine with a record; nothing else is left."""
+    folder = tmp_path / os.path.dirname(path)
+    build_tree(folder, {os.path.basename(path): old})
+    found = swap_in(tmp_path, path, new)
+    assert found is not None
+    assert {os.path.basename(path): new} == {
+        name: node for name, node in read_tree(folder).items() if name != QUARANTINE
+    }
+    cell = (tmp_path / found).parent
+    quarantined = read_tree(cell)
+    assert old == quarantined["item"]
+    record = json.loads((cell / "record.json").read_text())
+    assert (os.path.basename(path), "replaced", f"a restore of {path}") == (
+        record["name"],
+        record["kind"],
+        record["reason"],
+    )
+
+
+def test_what_was_not_there_is_just_put_there(tmp_path: Path) -> None:
+    """With nothing at the path, nothing goes to quarantine."""
+    build_tree(tmp_path, {"state": {}})
+    assert swap_in(tmp_path, "state/a.json", b"new") is None
+    assert {"state": {"a.json": b"new"}} == read_tree(tmp_path)
+
+
+def test_a_stage_that_is_not_used_goes(tmp_path: Path) -> None:
+    """When restoring fails, the live file is untouched, and the hidden directory is gone with all in it."""
+    build_tree(tmp_path, {"state": {"a": b"live"}})
+
+    def fail() -> None:
+        with staging(Tree(str(tmp_path)), "state/a") as stage:
+            build_tree(tmp_path / "state" / stage.hidden, {"a": {"b": {"c": b"half"}}})
+            assert 0o700 == os.fstat(stage.fd).st_mode & 0o7777
+            raise RuntimeError("the repository is damaged")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert {"state": {"a": b"live"}} == read_tree(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", QUARANTINE, f"{QUARANTINE}/x/item"])
+def test_root_and_quarantine_are_refused(tmp_path: Path, path: str) -> None:
+    """The root is replaced child by child, and the quarantine never."""
+    with pytest.raises(OSError, match="can't be replaced"), staging(Tree(str(tmp_path)), path):
+        pass
+    assert {} == read_tree(tmp_path)
+
+
+def test_an_exchange_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can't be exchanged stays as it is, and so does a file that had to wait aside meanwhile."""
+    build_tree(tmp_path, {"state": {"a": b"live"}, "new": {}})
+    with pinned(str(tmp_path / "new")) as new, pinned(str(tmp_path / "state")) as state:
+        for way in (exchange, swap._exchange_in_steps):
+            with pytest.raises(FileNotFoundError):
+                way(new, "a", state, "a")
+    assert {"state": {"a": b"live"}, "new": {}} == read_tree(tmp_path)
+
+    def failing(*_args: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(swap, "_exchange", failing)
+    with pytest.raises(OSError, match="busy"):
+        swap_in(tmp_path, "state/a", b"new")
+    assert {"state": {"a": b"live"}, "new": {}} == read_tree(tmp_path)
+
+
+def test_what_was_live_stays_when_quarantine_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the old one can't be moved on, it is kept in the hidden directory: it is all that is left of it."""
+    build_tree(tmp_path, {"state": {"a": b"live"}})
+
+    def failing(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(swap, "quarantine", failing)
+    with pytest.raises(OSError, match="space"):
+        swap_in(tmp_path, "state/a", b"new")
+    (hidden,) = [name for name in os.listdir(tmp_path / "state") if name.startswith(STAGING)]
+    assert {"state": {"a": b"new", hidden: {"a": b"live"}}} == read_tree(tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from symbiont_datad.fsops import swap
+from symbiont_datad.fsops.root import Tree
+if sys.argv[3] == "steps":
+    swap._exchange = swap._exchange_in_steps
+calls = 0
+def die(event, args):
+    global calls
+    if event in ("os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir") or event == "ctypes.call_function":
+        calls += 1
+        if calls == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+tree = Tree(sys.argv[1])
+with swap.staging(tree, "state/a") as stage:
+    os.mkdir("a", dir_fd=stage.fd)
+    with open(f"{sys.argv[1]}/state/{stage.hidden}/a/new", "wb") as file:
+        file.write(b"new")
+    sys.addaudithook(die)
+    swap.put_in_place(tree, stage, kind="k", reason="r", now=0)
+"""
+
+
+@pytest.mark.parametrize("way", ["one", "steps"])
+def test_killed_at_any_call(tmp_path: Path, way: str) -> None:
+    """Killed before any of its calls, the old and the new are both there, whole; in one step, one of them in place."""
+    for call in range(1, 20):
+        root = build_tree(tmp_path / str(call), {"state": {"a": {"old": b"old"}}})
+        done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(call), way], timeout=30)
+        wholes = [
+            path for path in root.rglob("*") if path.is_dir() and read_tree(path) in ({"old": b"old"}, {"new": b"new"})
+        ]
+        assert 2 == len(wholes), (call, wholes)
+        if way == "one":
+            assert root / "state/a" in wholes
+        if done.returncode == 0:
+            assert call > 3
+            return
+        assert -signal.SIGKILL == done.returncode
+    pytest.fail("it never ended")
