@@ -152,11 +152,15 @@ class _Walk:
                 raise Damaged("a file without a list of chunks")
             find, size, unhex = self._repository.index.find, 0, bytes.fromhex
             for chunk in node.content:
-                if len(chunk) != 64:
+                try:
+                    blob = unhex(chunk)
+                except ValueError:
+                    blob = b""
+                if len(blob) != 32:
                     raise Damaged(f"{chunk!r} is no id of a chunk")
-                place = find(unhex(chunk))
+                place = find(blob)
                 if place is None or place.type is not BlobType.DATA:
-                    place = _place(self._repository.index, unhex(chunk), BlobType.DATA)
+                    place = _place(self._repository.index, blob, BlobType.DATA)
                     if place is None:
                         raise Damaged(f"its chunk {chunk} is in no pack of the index")
                 size += place.size

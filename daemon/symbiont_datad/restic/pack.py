@@ -88,6 +88,8 @@ def header_size(blobs: int, compressed: int) -> int:
 
 def header_length(tail: Buffer, pack_size: int) -> int:
     """How many bytes at the end of a pack are its header, by the pack's last 4 bytes. Raises Damaged."""
+    if len(tail) != _LENGTH.size:
+        raise Damaged(f"the pack has only {pack_size} bytes")
     sealed: int = _LENGTH.unpack(tail)[0]
     if not OVERHEAD + _PLAIN.size <= sealed <= pack_size - _LENGTH.size:
         raise Damaged(f"the pack's header can't have {sealed} bytes")

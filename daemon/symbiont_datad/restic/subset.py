@@ -51,16 +51,16 @@ def due(
     """The packs to read now, so that none is ever read more than `within_s` ago when this is asked each `every_s`.
 
     `packs`: their sizes in bytes; `verified`: when each was last read and found whole (seconds since the epoch); a time
-    in the future counts for nothing. What would be too old the next time comes in any case. Then what was never read
-    and what was read longest ago, until the bytes reach the share that is due each time.
+    in the future counts for nothing. What would be too old the next time comes in any case; and besides, what was never
+    read and what was read longest ago, until its bytes reach the share that is due each time.
     """
     last = {pack: time if (time := verified.get(pack, 0.0)) <= now else 0.0 for pack in packs}
-    overdue = {pack for pack, time in last.items() if 0 < time <= now + every_s - within_s}
+    overdue = {pack for pack, time in last.items() if 0 < time < now + every_s - within_s}
+    chosen = sorted(overdue)
     quota = sum(packs.values()) / max(within_s // every_s, 1)
-    chosen = []
     read = 0
-    for pack in sorted(packs, key=lambda pack: (pack not in overdue, last[pack], pack)):
-        if read >= quota and pack not in overdue:
+    for pack in sorted(packs.keys() - overdue, key=lambda pack: (last[pack], pack)):
+        if read >= quota:
             break
         chosen.append(pack)
         read += packs[pack]
