@@ -211,10 +211,12 @@ def test_platform_questions_are_found(source: str) -> None:
     assert [] == list(platform_questions("platform = 'sys.platform'; layout.platform"))
 
 
+_SNAPSHOTS = {"cryptography", "zstandard", "obstore", "pyrage", "msgspec", "numpy"}
 LIGHT = [
-    ("__init__", {"pydantic", "typer", "rich", "watchdog", "apscheduler"}),
-    ("jobs.child", {"pydantic", "pydantic_settings", "typer", "rich", "watchdog", "apscheduler"}),
-    ("supervisor", {"rich", "typer"}),
+    ("__init__", {"pydantic", "typer", "rich", "watchdog", "apscheduler", *_SNAPSHOTS}),
+    ("jobs.child", {"pydantic", "pydantic_settings", "typer", "rich", "watchdog", "apscheduler", *_SNAPSHOTS}),
+    ("jobs.sweep", {"pydantic", "apscheduler", *_SNAPSHOTS} - {"msgspec"}),
+    ("supervisor", {"rich", "typer", *_SNAPSHOTS}),
 ]
 """Modules that begin a process which stays in memory, and what must not come with them."""
 
