@@ -3,7 +3,8 @@
 import errno
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,16 +16,19 @@ from symbiont_datad.cli.jobs import JsonLines, stoppable
 from symbiont_datad.cli.progress import watched
 from symbiont_datad.cli.snapshots import record
 from symbiont_datad.errors import DatadError, ExitCode, SettingsError
+from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import format_duration, format_size
-from symbiont_datad.report import printable
+from symbiont_datad.report import Action, JobReport, Outcome, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from symbiont_datad.jobs.context import JobSettings
+    from symbiont_datad.jobs.context import JobSettings, Progress
+    from symbiont_datad.jobs.in_place import Swapped
     from symbiont_datad.jobs.restore import Wanted
+    from symbiont_datad.ledger import Ledger
     from symbiont_datad.restic.repository import Repository
-    from symbiont_datad.restic.restorer import Restored
+    from symbiont_datad.restic.restorer import Counts
 
 
 def restore(
@@ -81,9 +85,9 @@ def restore(
             held = ", ".join(printable(os.path.relpath(path, wanted.root)) for path in wanted.snapshot.paths)
             show.note(f"symbiont-datad: snapshot {wanted.id[:8]} has only {held}; --tag backup is for all there is")
         if dry_run:
-            _list(repository, wanted, as_json)
-            return
-        _restore(repository, settings, wanted, target, as_json, locking=not no_lock)
+            _list(repository, settings, wanted, as_json, in_place=in_place)
+        else:
+            _restore(repository, settings, wanted, target, as_json, locking=not no_lock)
 
 
 def _refuse_inside(target: Path, settings: "JobSettings") -> None:
@@ -96,7 +100,10 @@ def _refuse_inside(target: Path, settings: "JobSettings") -> None:
             raise DatadError(f"--target {printable(str(target))}: must not be in {printable(place)}{advice}")
 
 
-def _list(repository: "Repository", wanted: "Wanted", as_json: bool) -> None:
+def _list(
+    repository: "Repository", settings: "JobSettings", wanted: "Wanted", as_json: bool, *, in_place: bool
+) -> None:
+    from symbiont_datad.jobs.in_place import units
     from symbiont_datad.jobs.restore import entries
 
     listed, size = [], 0
@@ -106,11 +113,14 @@ def _list(repository: "Repository", wanted: "Wanted", as_json: bool) -> None:
         if not as_json:
             slash = "/" if node.type == "dir" else ""
             show.line(f"{format_size(node.size) if node.type == 'file' else '':>10}  {listed[-1]['path']}{slash}")
+    swapped = [printable(unit.path) for unit in units(repository, wanted, settings.layout)] if in_place else []
     if as_json:
-        content = {"snapshot": record(wanted.id, wanted.snapshot), "dry_run": True, "entries": listed, "bytes": size}
-        show.last_line(content)
+        content = {"snapshot": record(wanted.id, wanted.snapshot), "dry_run": True, "in_place": in_place}
+        show.last_line(content | {"entries": listed, "bytes": size, "swapped": [{"path": path} for path in swapped]})
         return
     show.line(f"would restore {len(listed):,} entries, {format_size(size)}, from {_named(wanted)}")
+    for unit in swapped:
+        show.line(f"would swap {unit}")
 
 
 def _restore(
@@ -139,22 +149,72 @@ def _restore(
             except RepositoryError as error:
                 raise DatadError(f"{printable(str(error))}; --no-lock restores without a lock") from None
         held.enter_context(watched(progress, as_json))
-        assert target is not None
-        restored = _guarded(target, lambda: restore_to(repository, wanted, target, progress, stop.is_set))
-    took = time.monotonic() - started
-    _tell(wanted, restored, target, took, as_json)
+        try:
+            if target is None:
+                done = _in_place(repository, settings, wanted, progress, stop.is_set)
+            else:
+                restored = restore_to(repository, wanted, target, progress, stop.is_set)
+                done = _Done(restored.counts, restored.failed)
+        except OSError as error:
+            at = settings.layout.root if target is None else str(target)
+            advice = "nothing was changed" if target is None else "not everything was restored"
+            raise DatadError(f"{printable(at)}: {error.strerror or error}; {advice}") from None
+    _tell(wanted, done, target, time.monotonic() - started, as_json)
 
 
-def _guarded(target: Path, work: "Callable[[], Restored]") -> "Restored":
-    try:
-        return work()
-    except OSError as error:
-        raise DatadError(f"{printable(str(target))}: {error.strerror or error}; not everything was restored") from None
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was restored; in place: what was swapped, and whether the runtime has read of it."""
+
+    counts: "Counts"
+    failed: tuple[tuple[bytes, str], ...] = ()
+    swapped: "tuple[Swapped, ...]" = ()
+    runtime: bool = False
 
 
-def _tell(wanted: "Wanted", restored: "Restored", target: Path | None, took: float, as_json: bool) -> None:
-    counts = restored.counts
-    failed = [(printable(os.fsdecode(path)), reason) for path, reason in restored.failed]
+def _in_place(
+    repository: "Repository",
+    settings: "JobSettings",
+    wanted: "Wanted",
+    progress: "Progress",
+    stopping: "Callable[[], bool]",
+) -> _Done:
+    from symbiont_datad.fsops.lock import hold
+    from symbiont_datad.jobs.in_place import restore_in_place
+    from symbiont_datad.jobs.runner import open_ledger
+
+    started = time.time()
+    agents, root = settings.layout.agents, settings.layout.root
+    if not os.path.isdir(root):
+        raise DatadError(f"{printable(root)}: is not there; `symbiont-datad init` makes it")
+    with hold(settings.lock_path("restore"), "another restore is running"), open_ledger(settings) as ledger:
+        counts, swapped = restore_in_place(repository, wanted, settings.layout, progress, started, stopping)
+        with suppress(LedgerError):  # it is done; that it can't be written down changes nothing
+            _write_down(ledger, wanted, swapped, counts, started)
+    runtime = any(f"{one.path}/".startswith(f"{agents}/") or agents.startswith(f"{one.path}/") for one in swapped)
+    return _Done(counts, (), tuple(swapped), runtime)
+
+
+def _write_down(
+    ledger: "Ledger", wanted: "Wanted", swapped: "Sequence[Swapped]", counts: "Counts", started: float
+) -> None:
+    reason = f"from snapshot {wanted.id[:8]}"
+    actions = tuple(
+        Action("restored", one.path, "restore", f"{reason}; before: {one.quarantined or 'nothing'}") for one in swapped
+    )
+    run = ledger.begin_run("restore", started)
+    ledger.record(actions, started, run)
+    took = time.time() - started
+    figures = {"files": counts.files, "bytes": counts.bytes}
+    ledger.finish_run(
+        run, JobReport("restore", Outcome.DONE, started, took, actions, counts=figures, actions_total=len(actions))
+    )
+
+
+def _tell(wanted: "Wanted", done: _Done, target: Path | None, took: float, as_json: bool) -> None:
+    counts = done.counts
+    failed = [(printable(os.fsdecode(path)), reason) for path, reason in done.failed]
+    swapped = [(printable(one.path), one.quarantined) for one in done.swapped]
     if as_json:
         show.last_line(
             {
@@ -168,15 +228,21 @@ def _tell(wanted: "Wanted", restored: "Restored", target: Path | None, took: flo
                 "others": counts.others,
                 "bytes": counts.bytes,
                 "duration_s": round(took, 3),
+                "swapped": [{"path": path, "quarantined": where} for path, where in swapped],
                 "failed": [{"path": path, "reason": reason} for path, reason in failed],
             }
         )
     else:
-        where = printable(str(target))
+        for path, quarantined in swapped:
+            before = f"what was there is {quarantined}" if quarantined else "nothing was there"
+            show.line(f"{path}: restored; {before}")
+        where = "in place" if target is None else f"to {printable(str(target))}"
         show.line(
             f"restored {counts.files:,} files, {format_size(counts.bytes)}, from {_named(wanted)} "
-            f"to {where} in {format_duration(took)}"
+            f"{where} in {format_duration(took)}"
         )
+        if done.runtime:
+            show.line("The runtime serves contexts from memory until its next start, and may write over these before.")
     for path, reason in failed:
         why = "something is there already" if reason == os.strerror(errno.EEXIST) else printable(reason)
         show.note(f"symbiont-datad: not restored: {path}: {why}")
