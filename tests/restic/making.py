@@ -26,7 +26,7 @@ IDENTITY = Identity("host", "anna", os.getpid(), 1000, 1000)
 def make_repository(path: Path, *, level: int | None = 3) -> Repository:
     """A new, empty repository in a directory. Its password costs little to try, for a test tries often."""
     backend = LocalBackend(str(path))
-    return create_repository(backend, PASSWORD, IDENTITY, time.time(), level=level, scrypt=Scrypt(n=1 << 4))
+    return create_repository(backend, PASSWORD, IDENTITY, time.time(), level=level, scrypt=Scrypt(n=1 << 4), settle_s=0)
 
 
 def reopen(path: Path | Backend) -> Repository:

@@ -8,6 +8,7 @@ Source: restic `doc/design.rst`, "Repository Layout" and "Unpacked Data Format".
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -181,9 +182,14 @@ class Repository:
         return _save_key(self.backend, self.key, password, identity, now, scrypt or Scrypt())
 
     def remove_key(self, name: str) -> None:
-        """Remove a key. Raises RepositoryError for the one that opened the repository: it could be the last."""
+        """Remove a key. Raises RepositoryError for the one that opened the repository: it could be the last.
+
+        So could any other be once somebody has removed that one. To be used under an exclusive lock.
+        """
         if name == self.key_name:
             raise RepositoryError("the key that opened the repository can't be removed; open it with another one first")
+        if self.key_name not in _names(self.backend, FileKind.KEY):
+            raise RepositoryError("the key that opened the repository is gone meanwhile; open it with another one")
         self.backend.remove(FileKind.KEY, name)
 
 
@@ -195,28 +201,42 @@ def create_repository(
     *,
     level: int | None = 3,
     scrypt: Scrypt | None = None,
+    settle_s: float = 0.2,
 ) -> Repository:
     """Make a repository of version 2. `level` is zstd's; None stores everything as it is.
 
-    The config comes last: until it is there, there is no repository. Raises RepositoryExists.
+    The config comes last: until it is there, there is no repository. A key without a config is what a killed run has
+    left, or the key of somebody who is making the repository just now; if the password opens it, it becomes the key of
+    this one. So hosts that begin at the same time end up in the same repository: each waits for `settle_s` until it
+    sees the others' keys, and all take the first by name. Raises RepositoryExists.
     """
-    try:
-        backend.load(FileKind.CONFIG, "")
-    except Missing:
-        pass
-    else:
+    if _config(backend) is not None:
         raise RepositoryExists(f"{backend.location}: there is a repository already")
-    if next(backend.list(FileKind.KEY), None) is not None:
+    own, key = "", Key.random()
+    if not _names(backend, FileKind.KEY):
+        backend.create()
+        own = _save_key(backend, key, password, identity, now, scrypt or Scrypt())
+    elif any(_names(backend, kind) for kind in (FileKind.SNAPSHOT, FileKind.INDEX, FileKind.DATA)):
+        raise RepositoryExists(f"{backend.location}: there are keys and data, but no config: that is lost")
+    time.sleep(settle_s)
+    sealed = _config(backend)
+    if sealed is not None:  # somebody was quicker
+        if own and not _opens(key, sealed):
+            backend.remove(FileKind.KEY, own)
+        return open_repository(backend, password, level=level)
+    first = min(_names(backend, FileKind.KEY))
+    if own and own != first:
+        backend.remove(FileKind.KEY, own)
+    try:
+        key = open_key_file(_load_key_file(backend, first), password)
+    except WrongPassword:
         raise RepositoryExists(
-            f"{backend.location}: there are keys but no config; either a repository is being made there just now, or "
-            "its config is lost"
-        )
-    backend.create()
-    key = Key.random()
-    name = _save_key(backend, key, password, identity, now, scrypt or Scrypt())
+            f"{backend.location}: there is a key that this password does not open, but no config; either somebody else "
+            "is making a repository there just now, or its config is lost"
+        ) from None
     config = Config(VERSION, _random_id(), f"{polynomial.random_irreducible():x}")
     backend.save(FileKind.CONFIG, "", [key.seal(msgspec.json.encode(config))])
-    return Repository(backend, key, name, config, level)
+    return Repository(backend, key, first, config, level)
 
 
 def open_repository(backend: Backend, password: str, *, level: int | None = 3) -> Repository:
@@ -224,11 +244,10 @@ def open_repository(backend: Backend, password: str, *, level: int | None = 3) -
 
     Raises NoRepository, WrongPassword, Damaged, or RepositoryError for a version that is not known here.
     """
-    try:
-        sealed = backend.load(FileKind.CONFIG, "")
-    except Missing:
-        raise NoRepository(f"{backend.location}: there is no repository") from None
-    name, key = _find_key(backend, password)
+    sealed = _config(backend)
+    if sealed is None:
+        raise NoRepository(f"{backend.location}: there is no repository")
+    name, key = _find_key(backend, password, sealed)
     config = _named(FileKind.CONFIG, "", lambda: _decode(key.open(sealed), Config))
     if config.version not in (1, 2):
         raise RepositoryError(f"{backend.location}: version {config.version} of the format is not known here")
@@ -253,20 +272,46 @@ def read_whole(backend: Backend, kind: FileKind, name: str) -> bytes:
     raise Damaged("its content changed since it was written")
 
 
-def _find_key(backend: Backend, password: str) -> tuple[str, Key]:
+def _find_key(backend: Backend, password: str, config: bytes) -> tuple[str, Key]:
+    """The first key that the password opens, and that opens the config.
+
+    One that does not is of somebody who began to make the repository at the same time as another, and was killed.
+    """
     damage: RepositoryError | None = None
-    for tried, (name, _) in enumerate(backend.list(FileKind.KEY)):
-        if tried == _MOST_KEYS:
-            break
+    for name in _names(backend, FileKind.KEY)[:_MOST_KEYS]:
         try:
-            return name, open_key_file(_load_key_file(backend, name), password)
+            key = open_key_file(_load_key_file(backend, name), password)
         except (Damaged, Missing) as error:
             damage = error
         except WrongPassword:
             continue
+        else:
+            if _opens(key, config):
+                return name, key
+            damage = Damaged("config: its seal is broken: the data changed, or another key sealed it")
     if damage is not None:
         raise damage
     raise WrongPassword(f"{backend.location}: the password is wrong, no key opens with it")
+
+
+def _names(backend: Backend, kind: FileKind) -> list[str]:
+    return [name for name, _ in backend.list(kind)]
+
+
+def _config(backend: Backend) -> bytes | None:
+    """The config as it is sealed; None when there is none."""
+    try:
+        return backend.load(FileKind.CONFIG, "")
+    except Missing:
+        return None
+
+
+def _opens(key: Key, sealed: bytes) -> bool:
+    try:
+        key.open(sealed)
+    except Damaged:
+        return False
+    return True
 
 
 def _load_key_file(backend: Backend, name: str) -> KeyFile:
