@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import NamedTuple
-
-import msgspec
 
 from symbiont_datad.restic.chunk import WHOLE
 from symbiont_datad.restic.crew import Crew
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.known import SLACK_NS, Known, Memory, Seen, Trees
+from symbiont_datad.restic.listing import Listing, digest, each, list_directory, pack, unpack
 from symbiont_datad.restic.lock import Identity
 from symbiont_datad.restic.nodes import directory_node, file_node, special_node
 from symbiont_datad.restic.pack import BlobType
@@ -34,6 +33,8 @@ _BATCH = 64
 _BATCH_BYTES = 1 << 20
 _OPEN_DIRECTORIES = 100
 """Directories that wait for their files to be read; each holds a descriptor."""
+_LARGE = 100
+"""Entries from which on a directory is compared entry by entry with what is remembered, and not with its tree."""
 _DEEPEST = 128
 _CLEAN_UP_S = 0.2
 """How long a dataset's clean-up is given to come to its end before the dataset is read again; longer each time."""
@@ -104,20 +105,6 @@ class Archived:
     started_ns: int
 
 
-class _Listing(NamedTuple):
-    """A directory's entries, and what of them is needed over and over.
-
-    `digest`: what lstat says of them, in short. `hot`: a file changed so lately that it may change again unseen.
-    """
-
-    names: list[bytes]
-    stats: list[os.stat_result | None]
-    digest: bytes
-    files: int
-    bytes: int
-    hot: bool
-
-
 class _Read(NamedTuple):
     """What became of a file that was read: its node, its size in bytes, and why it may be torn (or "")."""
 
@@ -130,18 +117,21 @@ class _Read(NamedTuple):
 class _Directory:
     """A directory that is being put together: its descriptor, and a node for each entry as soon as it is known.
 
-    `quiet`: lstat says the same of every entry as it did the last time. `whole`: nothing in it was unread or torn.
+    `quiet`: lstat says the same of every entry as it did the last time. `unsure`: entries that were not read, or are
+    torn. `before`: of what was there the last time, the names that are known without a look at its tree.
     """
 
     fd: int
     path: bytes
-    listing: _Listing
+    listing: Listing
+    digest: bytes
     seen: Seen | None
     quiet: bool
     trees: Trees
     attributes: list[tuple[str, bytes]]
     nodes: dict[bytes, bytes] = field(default_factory=dict)
-    whole: bool = True
+    unsure: set[bytes] = field(default_factory=set)
+    before: set[bytes] | None = None
     reads: "list[tuple[Future[list[_Read | OSError]], list[bytes]]]" = field(default_factory=list)
     children: "list[tuple[bytes, os.stat_result, _Directory]]" = field(default_factory=list)
     subtrees: dict[bytes, tuple[os.stat_result, bytes, list[tuple[str, bytes]]]] = field(default_factory=dict)
@@ -170,9 +160,6 @@ class Archiver:
         self._unread: list[tuple[bytes, str]] = []
         self._torn: list[tuple[bytes, str]] = []
         self._started_ns = time.time_ns()
-        self._trusted_ns = min(
-            (int(parent.at.timestamp() * 1e9) - SLACK_NS for _, parent in options.parents), default=0
-        )
         self._open: set[int] = set()
         self._submitted = 0
         self._crew = Crew(repository.key, repository.level)
@@ -231,7 +218,10 @@ class Archiver:
             return self._store_tree(path or b"/", nodes)
 
         group = [([part for part in path.split(b"/") if part], fd) for path, fd in targets]
-        roots = [bytes.fromhex(parent.tree) for _, parent in self._options.parents]
+        roots = [
+            (bytes.fromhex(parent.tree), int(parent.at.timestamp() * 1e9) - SLACK_NS)
+            for _, parent in self._options.parents
+        ]
         return build(b"", group, Trees(self._repository, lambda: roots)), unchanged
 
     def _store_tree(self, path: bytes, nodes: Sequence[bytes]) -> bytes:
@@ -242,7 +232,7 @@ class Archiver:
         if seen is None or seen.tree != tree:
             # Without a look at the index: such a tree is small, and the index may not be needed for anything else.
             self._writer.store_as(tree, BlobType.TREE, text)
-        self._after[path] = Seen(b"", b"", tree)
+        self._after[path] = Seen(b"", b"", tree, 0)
         return tree
 
     # A directory: start lists it and has files read, finish puts its tree together
@@ -268,53 +258,26 @@ class Archiver:
         return here
 
     def _listed(self, fd: int, path: bytes, trees: Trees, own: os.stat_result | None) -> _Directory:
-        listing = self._list(fd, path, own)
+        listing = self._list(fd, path)
+        found = digest(listing, own)
         seen = self._memory.directories.get(path)
         if seen is not None:
-            remembered = seen.tree
+            remembered = seen.tree, seen.before_ns
             trees = Trees(self._repository, lambda: [remembered])
-        quiet = seen is not None and seen.entries == listing.digest
-        if quiet:  # only the directories are looked at again
-            listing.stats[:] = [found if found and stat.S_ISDIR(found.st_mode) else None for found in listing.stats]
-        return _Directory(fd, path, listing, seen, quiet, trees, attributes_of(fd))
+        quiet = seen is not None and seen.entries == found
+        if quiet:
+            listing.facts.clear()
+            _keep_directories(listing)
+        return _Directory(fd, path, listing, found, seen, quiet, trees, attributes_of(fd))
 
-    def _list(self, fd: int, path: bytes, own: os.stat_result | None) -> _Listing:
-        """One pass over a directory; the loop is short because it runs for each file of the tree."""
-        names: list[bytes] = []
-        stats: list[os.stat_result | None] = []
-        facts: list[object] = []
-        files = size = 0
-        hot, latest = self._started_ns - SLACK_NS, 0
+    def _list(self, fd: int, path: bytes) -> Listing:
         prefix = path + b"/"
-        omit = self._options.omit if any(name.startswith(prefix) for name in self._options.omit) else frozenset()
-        if own is not None:
-            facts = [own.st_mtime_ns, own.st_ctime_ns, own.st_ino, own.st_mode, own.st_uid, own.st_gid]
-        if path not in self._options.hollow:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    name = entry.name.encode("utf-8", "surrogateescape")
-                    if omit and prefix + name in omit:
-                        continue
-                    try:
-                        s = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    except OSError as error:
-                        self._miss(prefix + name, error)
-                        continue
-                    names.append(name)
-                    stats.append(s)
-                    mode, length, ctime = s.st_mode, s.st_size, s.st_ctime_ns
-                    if stat.S_ISDIR(mode):
-                        length = 0
-                    else:
-                        latest = max(latest, ctime)
-                        if stat.S_ISREG(mode):
-                            files += 1
-                            size += length
-                    facts += (name, s.st_mtime_ns, ctime, length, s.st_ino, mode, s.st_uid, s.st_gid)
-        digest = blake2b(msgspec.msgpack.encode(facts), digest_size=32).digest()
-        return _Listing(names, stats, digest, files, size, latest >= hot)
+        omit = {name.removeprefix(prefix) for name in self._options.omit if name.startswith(prefix)}
+
+        def miss(name: bytes, error: OSError) -> None:
+            self._miss(prefix + name, error)
+
+        return list_directory(fd, omit, miss, hollow=path in self._options.hollow)
 
     def _files(self, here: _Directory, names: Iterable[bytes]) -> None:
         """Nodes for all that is no directory, as far as they are known; other threads read the rest."""
@@ -322,22 +285,18 @@ class Archiver:
         owners: list[int] = []
         size = 0
         apart, living = self._databases(here)
+        self._as_before(here, apart | living)
         stats = dict(zip(here.listing.names, here.listing.stats, strict=True))
         get = here.trees.get
         for name in names:
             found = stats[name]
-            if found is None or stat.S_ISDIR(found.st_mode) or name in apart:
+            if found is None or stat.S_ISDIR(found.st_mode) or name in apart or name in here.nodes:
                 continue
             if not stat.S_ISREG(found.st_mode):
                 self._special(here, name, found)
                 continue
-            known = get(quote(name))
-            if (
-                known is not None
-                and known.is_unchanged(found, self._trusted_ns)
-                and name not in living
-                and self._is_stored(here, known)
-            ):
+            known = get(quote(name)) if here.before is None else None
+            if known is not None and known.is_unchanged(found) and name not in living and self._is_stored(here, known):
                 here.nodes[name] = known.raw
                 self._pass_by(1, found.st_size)
                 continue
@@ -352,7 +311,26 @@ class Archiver:
                 batch, owners, size = [], [], 0
         if batch:
             self._submit(here, batch, owners)
-        here.listing.stats[:] = [found if found and stat.S_ISDIR(found.st_mode) else None for found in stats.values()]
+        _keep_directories(here.listing)
+
+    def _as_before(self, here: _Directory, without: set[bytes]) -> None:
+        """Of a large directory, the nodes of all entries of which lstat says what it said the last time."""
+        if here.seen is None or not here.seen.facts or here.before is not None:
+            return
+        nodes = here.trees.files()
+        facts = unpack(here.seen.facts)
+        if nodes is None or not facts:
+            return
+        here.before = {fact[0] for fact in facts}
+        files = size = 0
+        for fact in each(here.listing.facts):
+            name = fact[0]
+            if fact in facts and name in nodes and name not in without:
+                here.nodes[name] = nodes[name]
+                if stat.S_ISREG(fact[5]):
+                    files += 1
+                    size += fact[3]
+        self._pass_by(files, size)
 
     def _databases(self, here: _Directory) -> tuple[set[bytes], set[bytes]]:
         """What lies beside live databases and is no part of a copy, and the databases that may be ahead of their file.
@@ -416,10 +394,10 @@ class Archiver:
                 raise OSError(errno.ELOOP, f"deeper than {_DEEPEST} directories")
             fd = os.open(name, _OPEN, dir_fd=here.fd)
         except FileNotFoundError:
-            here.whole = False
+            here.unsure.add(name)
         except OSError as error:
             self._miss(path, error)
-            here.whole = False
+            here.unsure.add(name)
         else:
             child = self._start(fd, path, here.trees.below(quote(name)), depth + 1)
             here.children.append((name, found, child))
@@ -455,7 +433,7 @@ class Archiver:
                 del self._unread[unread:], self._torn[torn:]
                 here = self._listed(here.fd, here.path, trees, own)
         self._torn.append((here.path, "versions were cleaned up while it was read"))
-        here.whole = False
+        here.unsure.update(here.listing.names)
         return here
 
     def _finish_children(self, here: _Directory) -> None:
@@ -468,16 +446,24 @@ class Archiver:
         self._finish_children(here)
         below = _digest_of_subtrees(here)
         if here.quiet and here.seen is not None and here.seen.children == below:
-            tree = here.seen.tree
+            tree, before_ns = here.seen.tree, here.seen.before_ns
             self._pass_by(here.listing.files, here.listing.bytes)
             self._counts.dirs_unmodified += 1
         else:
-            tree = self._assemble(here)
-        if here.whole and not here.listing.hot:
-            self._after[here.path] = Seen(here.listing.digest, below, tree)
+            tree, before_ns = self._assemble(here), self._started_ns - SLACK_NS
+        self._remember(here, below, tree, before_ns)
         self._open.discard(here.fd)
         os.close(here.fd)
         return tree
+
+    def _remember(self, here: _Directory, below: bytes, tree: bytes, before_ns: int) -> None:
+        listing = here.listing
+        sure = not here.unsure and listing.latest_ns < self._started_ns - SLACK_NS
+        facts = here.seen.facts if here.quiet and here.seen is not None else b""
+        if listing.facts and len(listing.names) >= _LARGE:
+            facts = pack(listing.facts, here.unsure, self._started_ns - SLACK_NS)
+        if sure or facts:
+            self._after[here.path] = Seen(here.digest if sure else b"", below, tree, before_ns, facts)
 
     def _assemble(self, here: _Directory) -> bytes:
         if here.quiet:
@@ -485,18 +471,18 @@ class Archiver:
         for read, names in here.reads:
             for name, result in zip(names, read.result(), strict=True):
                 if isinstance(result, OSError):
-                    here.whole = False
+                    here.unsure.add(name)
                     if not isinstance(result, FileNotFoundError):
                         self._miss(here.path + b"/" + name, result)
                     continue
                 here.nodes[name] = result.node
                 self._counts.bytes += result.size
-                if here.trees.get(quote(name)) is None:
-                    self._counts.files_new += 1
-                else:
+                if name in here.before if here.before is not None else here.trees.get(quote(name)) is not None:
                     self._counts.files_changed += 1
+                else:
+                    self._counts.files_new += 1
                 if result.error:
-                    here.whole = False
+                    here.unsure.add(name)
                     self._torn.append((here.path + b"/" + name, result.error))
         here.reads.clear()
         for name, (found, subtree, attributes) in here.subtrees.items():
@@ -519,9 +505,9 @@ class Archiver:
         """The nodes of files that are all as they were, from the last tree; if that is damaged, files are read anew."""
         nodes = here.trees.files()
         if nodes is None:
-            listing = self._list(here.fd, here.path, None)
-            here.listing.names[:], here.listing.stats[:] = listing.names, listing.stats
-            self._files(here, listing.names)
+            here.listing = self._list(here.fd, here.path)
+            here.quiet = False
+            self._files(here, here.listing.names)
             return
         here.nodes.update(nodes)
         self._pass_by(here.listing.files, here.listing.bytes)
@@ -531,7 +517,7 @@ class Archiver:
         try:
             here.nodes[name] = special_node(here.fd, name, found)
         except OSError as error:
-            here.whole = False
+            here.unsure.add(name)
             if not isinstance(error, FileNotFoundError):
                 self._miss(here.path + b"/" + name, error)
 
@@ -549,6 +535,11 @@ class Archiver:
     def _pause(self) -> None:
         if self._options.stopping():
             raise Interrupted("asked to stop")
+
+
+def _keep_directories(listing: Listing) -> None:
+    """Give up the memory of what lstat said of files: only directories are looked at again."""
+    listing.stats[:] = [found if found and stat.S_ISDIR(found.st_mode) else None for found in listing.stats]
 
 
 def _digest_of_subtrees(here: _Directory) -> bytes:

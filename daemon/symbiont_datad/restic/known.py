@@ -16,21 +16,27 @@ from symbiont_datad.restic.errors import Damaged, RepositoryError
 from symbiont_datad.restic.metadata import time_ns
 from symbiont_datad.restic.records import format_time_ns
 from symbiont_datad.restic.repository import Repository
-from symbiont_datad.restic.tree import Node, decode_tree, split_tree
+from symbiont_datad.restic.tree import Node, decode_tree, name_nodes, split_tree, unquote
 
 SLACK_NS = 2_000_000_000
 """A file whose last change is this close to the time when it was read may have changed after that, unseen: clocks of
 file systems tick as slowly as that."""
 
-_FORMAT = 1
+_FORMAT = 3
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
-    """One directory as it was: digests of what lstat said of its entries and of the trees below it; and its tree."""
+    """One directory as it was: digests of what lstat said of its entries and of the trees below it; and its tree.
+
+    `entries` is empty when they could have changed unseen since. `before_ns`: what changed later than that may have
+    changed once more after it was read. `facts`: of a large directory, all that lstat said (see `listing`).
+    """
 
     entries: bytes
     children: bytes
     tree: bytes
+    before_ns: int
+    facts: bytes = b""
 
 
 class _File(msgspec.Struct, array_like=True):
@@ -84,16 +90,17 @@ def _is_text(name: bytes) -> bool:
 
 @dataclass(slots=True)
 class Known:
-    """One entry of an earlier snapshot: its node, and the node as it is encoded."""
+    """One entry of an earlier snapshot: its node, and the node as it is encoded.
+
+    `before_ns`: what changed later than that may have changed once more after it was read.
+    """
 
     node: Node
     raw: bytes
+    before_ns: int
 
-    def is_unchanged(self, found: os.stat_result, before_ns: float) -> bool:
-        """Whether a regular file is the one that was stored, by all that lstat tells.
-
-        `before_ns`: what changed later than that may have changed once more after it was read.
-        """
+    def is_unchanged(self, found: os.stat_result) -> bool:
+        """Whether a regular file is the one that was stored, by all that lstat tells."""
         node = self.node
         return (
             node.type == "file"
@@ -102,7 +109,7 @@ class Known:
             and node.uid == found.st_uid
             and node.gid == found.st_gid
             and not node.error
-            and found.st_ctime_ns < before_ns
+            and found.st_ctime_ns < self.before_ns
             and _is_time(node.mtime, found.st_mtime_ns)
             and _is_time(node.ctime, found.st_ctime_ns)
         )
@@ -121,14 +128,15 @@ def _is_time(text: str, ns: int) -> bool:
 class Trees:
     """The trees that one directory had in earlier snapshots, the best first; read when somebody asks."""
 
-    def __init__(self, repository: Repository, ids: Callable[[], Iterable[bytes]]) -> None:
+    def __init__(self, repository: Repository, trees: Callable[[], Iterable[tuple[bytes, int]]]) -> None:
+        """`trees`: their ids, each with its `before_ns` (see `Known`). For one that comes twice the first counts."""
         self._repository = repository
-        self._ids = ids
+        self._trees = trees
         self._nodes: list[dict[str, Known]] | None = None
 
     def ids(self) -> list[bytes]:
         """Their ids."""
-        return list(dict.fromkeys(self._ids()))
+        return list(self._wanted())
 
     def get(self, name: str) -> Known | None:
         """What the best of the trees that has this (quoted) name says of it."""
@@ -140,25 +148,36 @@ class Trees:
 
     def files(self) -> dict[bytes, bytes] | None:
         """The encoded nodes of the best tree that are no directories, by raw name; None when it can't be read."""
-        nodes = self._read()
-        if not nodes:
-            return None
-        return {known.node.raw_name: known.raw for known in nodes[0].values() if known.node.type != "dir"}
+        for tree in self.ids()[:1]:
+            self._repository.need_index()
+            try:
+                text = self._repository.load_blob(tree)
+                named = name_nodes(text)
+            except RepositoryError:
+                continue
+            return {unquote(name): bytes(raw) for name, kind, raw in named if kind != "dir"}
+        return None
 
     def forget(self) -> None:
         """Give up the memory that the trees take; they are read again when somebody asks."""
         self._nodes = None
 
-    def _subtrees(self, name: str) -> Iterator[bytes]:
+    def _wanted(self) -> dict[bytes, int]:
+        wanted: dict[bytes, int] = {}
+        for tree, before_ns in self._trees():
+            wanted.setdefault(tree, before_ns)
+        return wanted
+
+    def _subtrees(self, name: str) -> Iterator[tuple[bytes, int]]:
         for nodes in self._read():
             known = nodes.get(name)
             if known is not None and known.node.subtree:
-                yield bytes.fromhex(known.node.subtree)
+                yield bytes.fromhex(known.node.subtree), known.before_ns
 
     def _read(self) -> list[dict[str, Known]]:
         if self._nodes is None:
             self._nodes = []
-            for tree in self.ids():
+            for tree, before_ns in self._wanted().items():
                 self._repository.need_index()
                 try:
                     text = self._repository.load_blob(tree)
@@ -166,5 +185,7 @@ class Trees:
                 except RepositoryError:
                     continue  # it is damaged: then nothing is known, and all is stored anew
                 raws = split_tree(text)
-                self._nodes.append({node.name: Known(node, bytes(raw)) for node, raw in zip(nodes, raws, strict=True)})
+                self._nodes.append(
+                    {node.name: Known(node, bytes(raw), before_ns) for node, raw in zip(nodes, raws, strict=True)}
+                )
         return self._nodes

@@ -9,7 +9,7 @@ Source: restic `doc/design.rst`, "Trees and Data"; `restic.Node` for the order o
 
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -84,12 +84,22 @@ class _Tree(msgspec.Struct):
     nodes: list[Node]
 
 
+class _NamedNode(msgspec.Struct, gc=False):
+    name: str
+    type: str
+
+
+class _NamedTree(msgspec.Struct):
+    nodes: list[_NamedNode]
+
+
 class _RawTree(msgspec.Struct):
     nodes: list[msgspec.Raw]
 
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(_Tree)
+_NAME_DECODER = msgspec.json.Decoder(_NamedTree)
 _RAW_DECODER = msgspec.json.Decoder(_RawTree)
 
 _PLAIN_NAME = re.compile(rb"[ !#-\[\]-~]*")
@@ -218,3 +228,13 @@ def split_tree(text: bytes) -> Sequence[msgspec.Raw]:
         return _RAW_DECODER.decode(text).nodes
     except msgspec.MsgspecError as error:
         raise Damaged(f"a tree can't be read ({error})") from None
+
+
+def name_nodes(text: bytes) -> Iterator[tuple[str, str, msgspec.Raw]]:
+    """The quoted name and the type of each node of a tree, with the node as it is encoded. Raises Damaged."""
+    try:
+        named = _NAME_DECODER.decode(text).nodes
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"a tree can't be read ({error})") from None
+    for node, raw in zip(named, split_tree(text), strict=True):
+        yield node.name, node.type, raw
