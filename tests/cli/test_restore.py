@@ -1,6 +1,7 @@
 """`restore`, as a user types it."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from symbiont_datad.fsops.lock import hold as hold_file
 from symbiont_datad.restic.lock import Identity, hold
 from tests.cli.conftest import Datad, Shelf
 from tests.support import NOBODY, Link, Tree, build_tree, read_tree, run_as
@@ -53,6 +55,11 @@ def damage(path: Path) -> None:
         content[::64] = bytes(byte ^ 1 for byte in content[::64])
         file.chmod(0o600)
         file.write_bytes(content)
+
+
+def packs(shelf: Shelf) -> set[Path]:
+    """The repository's packs."""
+    return {file for file in (shelf.path / "data").rglob("*") if file.is_file()}
 
 
 def test_a_snapshot_is_restored_into_a_new_directory(datad: Datad, root: Path, tmp_path: Path, backup: str) -> None:
@@ -193,11 +200,10 @@ def test_damaged_data_costs_only_what_lies_in_it(
     datad: Datad, root: Path, shelf: Shelf, tmp_path: Path, backup: str
 ) -> None:
     """Exit code 3: the file is named, with the pack and what to do; everything else is restored."""
-    before = {file for file in (shelf.path / "data").rglob("*") if file.is_file()}
+    before = packs(shelf)
     (root / "logs" / "audit" / "new.log").write_bytes(os.urandom(100_000))
     shelf.add(root)
-    new = [file for file in (shelf.path / "data").rglob("*") if file.is_file() and file not in before]
-    damage(max(new, key=lambda file: file.stat().st_size))
+    damage(max(packs(shelf) - before, key=lambda pack: pack.stat().st_size))
     done = datad("restore", "latest", "--target", "out")
     assert 3 == done.returncode
     assert done.stderr.startswith("symbiont-datad: not restored: logs/audit/new.log: ")
@@ -289,3 +295,150 @@ def test_without_a_way_in(
     assert (code, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
     assert why in done.stderr
     assert before == read_tree(tmp_path)
+
+
+# In place
+
+
+def in_quarantine(root: Path) -> dict[str, object]:
+    """What lies in quarantine: the content of each item, by what its record says of it."""
+    found: dict[str, object] = {}
+    for record in root.glob(".quarantine/*/record.json"):
+        item = record.parent / "item"
+        found[json.loads(record.read_text())["reason"]] = read_tree(item) if item.is_dir() else item.read_bytes()
+    return found
+
+
+def live(root: Path) -> Tree:
+    """The data directory without its quarantine."""
+    return {name: node for name, node in read_tree(root).items() if name != ".quarantine"}
+
+
+def test_a_file_is_put_back_in_place(datad: Datad, root: Path, backup: str) -> None:
+    """It is as it was; what was there lies in quarantine with a record; everything else is untouched."""
+    (root / "state" / "agents" / "a.json").write_bytes(b"broken")
+    (root / "state" / "agents" / "new.json").write_bytes(b"new")
+    done = datad("restore", "latest", "state/agents/a.json", "--in-place")
+    assert (0, "") == (done.returncode, done.stderr)
+    first, second, third = done.stdout.splitlines()
+    assert first.startswith("state/agents/a.json: restored; what was there is .quarantine/")
+    assert second.startswith(f"restored 1 files, 2 B, from {backup[:8]} (here, 2026-11-20 12:00Z) in place in ")
+    assert "The runtime serves contexts from memory until its next start" in third
+    assert b"{}" == (root / "state" / "agents" / "a.json").read_bytes()
+    assert 0o600 == (root / "state" / "agents" / "a.json").stat().st_mode & 0o7777
+    assert b"new" == (root / "state" / "agents" / "new.json").read_bytes()
+    assert {f"state/agents/a.json was restored from snapshot {backup[:8]}": b"broken"} == in_quarantine(root)
+    (event,) = datad("events", "--kind", "restored", "--json").document["events"]
+    assert ("restore", "state/agents/a.json") == (event["job"], event["path"])
+
+
+def test_the_whole_directory_is_put_back_in_place(datad: Datad, root: Path, backup: str) -> None:
+    """By the directories of the layout; nothing of what was live is gone; empty ones (caches) stay as they are."""
+    shutil.rmtree(root / "logs")
+    (root / "state" / "agents" / "b.json").unlink()
+    (root / "state" / "agents" / "a.json").write_bytes(b"broken")
+    (root / "prompts" / "cache" / "c.json").write_bytes(b"cached")
+    (root / "prompts" / "templates" / "mine").write_bytes(b"later")
+    document = datad("restore", backup, "--in-place", "--json").document
+    assert ["logs", "prompts/templates", "state/agents"] == [one["path"] for one in document["swapped"]]
+    expected: Tree = {**DATA, "prompts": {**DATA["prompts"], "cache": {"c.json": b"cached"}}}  # type: ignore[dict-item]
+    assert expected == live(root)
+    assert {
+        f"prompts/templates was restored from snapshot {backup[:8]}": {"t\xe9": b"template", "mine": b"later"},
+        f"state/agents was restored from snapshot {backup[:8]}": {"a.json": b"broken"},
+    } == in_quarantine(root)
+    assert None is document["swapped"][0]["quarantined"]
+
+
+def test_an_autosave_puts_back_only_what_it_has(datad: Datad, root: Path, shelf: Shelf, backup: str) -> None:
+    """Templates are swapped, and the history beside them is not."""
+    shelf.add(root / "state", root / "prompts" / "templates", at=NOON + 300, tags=("autosave",))
+    (root / "prompts" / "history").mkdir()
+    (root / "prompts" / "history" / "h").write_bytes(b"history")
+    (root / "prompts" / "templates" / "t\xe9").write_bytes(b"other")
+    document = datad("restore", "latest", "--tag", "autosave", "--in-place", "--json").document
+    assert ["prompts/templates", "state/agents"] == [one["path"] for one in document["swapped"]]
+    assert b"history" == (root / "prompts" / "history" / "h").read_bytes()
+    assert b"template" == (root / "prompts" / "templates" / "t\xe9").read_bytes()
+
+
+def test_a_dry_run_in_place_changes_nothing(datad: Datad, root: Path, backup: str) -> None:
+    """It says what would be swapped."""
+    (root / "state" / "agents" / "a.json").write_bytes(b"broken")
+    before = read_tree(root)
+    done = datad("restore", "latest", "state/agents", "--in-place", "--dry-run")
+    assert (0, "would swap state/agents") == (done.returncode, done.stdout.splitlines()[-1])
+    assert before == read_tree(root)
+
+
+def test_damaged_data_changes_nothing_in_place(datad: Datad, root: Path, shelf: Shelf, backup: str) -> None:
+    """Exit code 1, the file is named, the live ones are as they were, and nothing is left behind."""
+    file = root / "logs" / "audit" / "new.log"
+    file.write_bytes(os.urandom(100_000))
+    before = packs(shelf)
+    shelf.add(root)
+    damage(max(packs(shelf) - before, key=lambda pack: pack.stat().st_size))
+    file.write_bytes(b"newer")
+    live_before = read_tree(root)
+    done = datad("restore", "latest", "--in-place")
+    assert (1, "") == (done.returncode, done.stdout)
+    first, last = done.stderr.splitlines()
+    assert first.startswith("symbiont-datad: logs/audit/new.log: can't be restored: ")
+    assert "symbiont-datad: nothing was changed; --target restores what is whole" == last
+    assert live_before == read_tree(root)
+
+
+def test_a_full_disk_changes_nothing_in_place(
+    datad: Datad, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 1; what was live is still there, and what was staged is gone."""
+    with small_disk(tmp_path / "disk", "3m") as disk:
+        root = disk / "data"
+        build_tree(root, {"logs": {"audit": {"a.log": os.urandom(2 << 20)}}})
+        shelf.make()
+        shelf.add(root)
+        before = read_tree(root)
+        monkeypatch.setenv("SYMBIONT_DATAD_BACKUP__REPOSITORY", str(shelf.path))
+        monkeypatch.setenv("SYMBIONT_DATAD_DAEMON_DIR", str(tmp_path / "datad"))
+        done = datad("--root", root, "restore", "latest", "--in-place")
+        line = f"symbiont-datad: {root}: No space left on device; nothing was changed\n"
+        assert (1, "", line) == (done.returncode, done.stdout, done.stderr)
+        assert before == read_tree(root)
+
+
+def test_a_directory_that_is_gone_is_made_again(datad: Datad, root: Path, backup: str) -> None:
+    """Only what was asked for is in it."""
+    shutil.rmtree(root / "state")
+    assert 0 == datad("restore", "latest", "state/agents/b.json", "--in-place").returncode
+    assert {"agents": {"b.json": b'{"b": 1}'}} == live(root)["state"]
+
+
+def test_without_a_data_directory_nothing_is_put_in_place(datad: Datad, root: Path, backup: str) -> None:
+    """Exit code 1, and what makes it."""
+    shutil.rmtree(root)
+    done = datad("restore", "latest", "--in-place")
+    assert (1, f"symbiont-datad: {root}: is not there; `symbiont-datad init` makes it\n") == (
+        done.returncode,
+        done.stderr,
+    )
+    assert not root.exists()
+
+
+def test_a_link_in_the_tree_is_not_followed(datad: Datad, root: Path, tmp_path: Path, backup: str) -> None:
+    """Where an agent has put a link in place of a directory, nothing is written to where that leads."""
+    outside = build_tree(tmp_path / "outside", {"agents": {"a.json": b"not ours"}})
+    shutil.rmtree(root / "state")
+    (root / "state").symlink_to(outside)
+    done = datad("restore", "latest", "state/agents/a.json", "--in-place")
+    assert (1, "") == (done.returncode, done.stdout)
+    assert {"agents": {"a.json": b"not ours"}} == read_tree(outside)
+
+
+def test_two_restores_in_place_dont_meet(datad: Datad, root: Path, backup: str) -> None:
+    """Exit code 11 while another one is at work."""
+    lock = root.parent / "datad" / "locks" / "restore.lock"
+    with hold_file(lock, "another restore is running"):
+        done = datad("restore", "latest", "--in-place")
+        assert (11, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+        assert "another restore is running" in done.stderr
+    assert DATA == live(root)
