@@ -28,8 +28,8 @@ _READERS = 2
 _AHEAD = 3
 _GAP = 256 << 10
 """Bytes that are rather read and thrown away than skipped by one more request."""
-_SPAN = 16 << 20
-"""Bytes of blobs, as they are when opened, that are in memory at once for each reader."""
+_SPAN = 4 << 20
+"""Bytes of blobs, as they are when opened, that are read at once; a single blob may have more."""
 
 
 class Record(NamedTuple):

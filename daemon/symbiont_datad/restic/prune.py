@@ -30,7 +30,7 @@ _PORTION = 1 << 30
 """At most so many bytes are packed anew before what they replace is removed: that much work a kill can cost."""
 _PER_BLOB = 256
 """What a blob may take in a pack's header and in the index, in bytes."""
-_THREADS = 2
+_READERS = 2
 _REMOVERS = 4
 
 
@@ -399,17 +399,17 @@ class _Run:
         """Copy the needed blobs, as they are sealed, into new packs, and have an index file name these."""
         if not packs:
             return
-        with Writer(self._repository) as writer, ThreadPoolExecutor(_THREADS, "repack") as pool:
-
-            def copy(span: Span) -> int:
-                for blob, sealed, _ in span.read(self._repository):
+        with Writer(self._repository) as writer, ThreadPoolExecutor(_READERS, "repack") as pool:
+            for blobs in work_ahead(pool, self._verified, self._spans(packs), self._stopping):
+                for blob, sealed in blobs:
                     writer.store_sealed(blob.id, BlobType(blob.type), sealed, blob.plain_length)
-                return sum(blob.length for blob in span.blobs)
-
-            for count in work_ahead(pool, copy, self._spans(packs), self._stopping):
-                self._progress.bytes += count
+                    self._progress.bytes += blob.length
         self._pruned.packs_repacked += len(packs)
         self._pruned.bytes_added += writer.added.packed
+
+    def _verified(self, span: Span) -> list[tuple[Record, memoryview]]:
+        """The sealed blobs of a span, each of which was opened to see that it is whole."""
+        return [(blob, sealed) for blob, sealed, _ in span.read(self._repository)]
 
     def _spans(self, packs: Collection[str]) -> Iterator[Span]:
         used = (self._found.used.data, self._found.used.trees)
