@@ -1,5 +1,6 @@
 """Which snapshots a damage hurts, and where in them."""
 
+from binascii import unhexlify
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,7 +40,7 @@ class Blame:
     def look(self, snapshots: Sequence[tuple[str, str]]) -> None:
         """Fill `hurt` for these snapshots: id and tree's id of each."""
         for name, tree in snapshots:
-            for number in sorted(self._losses(bytes.fromhex(tree))):
+            for number in sorted(self._losses(unhexlify(tree))):
                 self.hurt[number].snapshots.append(name)
 
     def _losses(self, root: bytes) -> frozenset[int]:
@@ -92,6 +93,6 @@ class Blame:
 def _id(text: str) -> bytes:
     """The id in a tree; none at all when it can't be one, for the tree is told of as damaged already."""
     try:
-        return bytes.fromhex(text)
+        return unhexlify(text)
     except ValueError:
         return b""

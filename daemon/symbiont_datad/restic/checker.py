@@ -4,6 +4,7 @@ The files are read by `contents`, packs by `scrub`; here is the walk over the tr
 damage hurts, and where.
 """
 
+from binascii import unhexlify
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -90,9 +91,9 @@ class _Walk:
         progress = self._progress
         progress.phase, progress.files, progress.total_files = "trees", 0, 0
         for name, tree in self._contents.snapshots:
-            if not self._expect(bytes.fromhex(tree)):
+            if not self._expect(unhexlify(tree)):
                 problem = Problem(f"snapshots/{name}", f"its tree {tree} is in no pack of the index", REPAIR_INDEX)
-                self._contents.add(problem, [bytes.fromhex(tree)])
+                self._contents.add(problem, [unhexlify(tree)])
         while self._waiting:
             for blob, text in _load(self._repository, self._batch()):
                 self._ask()
@@ -150,10 +151,10 @@ class _Walk:
         if kind == "file":
             if node.content is None:
                 raise Damaged("a file without a list of chunks")
-            find, size, unhex = self._repository.index.find, 0, bytes.fromhex
+            find, size = self._repository.index.find, 0
             for chunk in node.content:
                 try:
-                    blob = unhex(chunk)
+                    blob = unhexlify(chunk)
                 except ValueError:
                     blob = b""
                 if len(blob) != 32:
@@ -169,7 +170,7 @@ class _Walk:
         elif kind == "dir":
             if not is_id(node.subtree):
                 raise Damaged("a directory without a tree")
-            if not self._expect(bytes.fromhex(node.subtree)):
+            if not self._expect(unhexlify(node.subtree)):
                 raise Damaged(f"its tree {node.subtree} is in no pack of the index")
         elif kind not in _TYPES:
             raise Damaged(f"{kind!r} is no type of an entry")

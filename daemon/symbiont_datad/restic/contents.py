@@ -5,6 +5,7 @@ index, and the index before the list of packs.
 """
 
 import re
+from binascii import unhexlify
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -219,14 +220,13 @@ def _entry_of(pack: IndexPack) -> PackEntry | None:
     """What the index says of a pack; None when its blobs don't follow each other."""
     header = []
     end = compressed = 0
-    unhex = bytes.fromhex
     for blob in sorted(pack.blobs, key=attrgetter("offset")):
         if blob.offset != end:
             return None
         length, plain_length = blob.length, blob.uncompressed_length
         end += length
         compressed += plain_length != 0
-        header.append(header_entry(unhex(blob.id), blob.type == "tree", length, plain_length))
+        header.append(header_entry(unhexlify(blob.id), blob.type == "tree", length, plain_length))
     blobs = len(header)
     return PackEntry(sha256(b"".join(header)).digest(), blobs, end, end + header_size(blobs, compressed))
 

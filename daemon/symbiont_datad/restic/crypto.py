@@ -115,7 +115,7 @@ def derive(password: str, salt: bytes, scrypt: Scrypt) -> Key:
             password.encode("utf-8", "surrogateescape"),
             salt=salt, n=scrypt.n, r=scrypt.r, p=scrypt.p, dklen=64, maxmem=_SCRYPT_MEMORY,
         )  # fmt: skip
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise Damaged(f"scrypt refuses the key file's parameters {scrypt} ({error})") from None
     return Key(stretched[:32], stretched[32:48], stretched[48:])
 

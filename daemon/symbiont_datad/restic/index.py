@@ -8,6 +8,7 @@ Source of the file format: restic `doc/design.rst`, "Indexing".
 
 import struct
 from array import array
+from binascii import unhexlify
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple
@@ -63,23 +64,27 @@ class Index:
 
     def load(self, text: bytes) -> None:
         """Add what an index file (its JSON) says. Raises Damaged."""
-        pack_record, unhex = _RECORD.pack, bytes.fromhex
+        pack_record = _RECORD.pack
         records = self._unsorted
+        before = len(records)
         try:
             for pack in _DECODER.decode(text).packs:
-                number = self._number(unhex(pack.id)) * 2
+                number = self._number(unhexlify(pack.id)) * 2
                 for blob in pack.blobs:
                     records += pack_record(
-                        unhex(blob.id), number + (blob.type == "tree"), blob.offset, blob.length,
+                        unhexlify(blob.id), number + (blob.type == "tree"), blob.offset, blob.length,
                         blob.uncompressed_length,
                     )  # fmt: skip
         except (msgspec.MsgspecError, ValueError, struct.error) as error:
+            del records[before:]
             raise Damaged(f"an index file can't be read ({error})") from None
 
     def add(self, pack: bytes, blobs: Iterable[PackedBlob]) -> None:
         """Add a pack that was just saved."""
         number = self._number(pack) * 2
         for blob in blobs:
+            if blob.id in self._fresh:  # as data and as a tree, or in two packs
+                self._unsorted += self._fresh[blob.id]
             self._fresh[blob.id] = _RECORD.pack(
                 blob.id, number + blob.type, blob.offset, blob.length, blob.plain_length
             )
@@ -134,20 +139,22 @@ class Index:
         return Place(self._packs[number >> 1], _TYPES[number & 1], offset, length, plain_length)
 
     def _settle(self) -> None:
-        """Sort what came since the last time into the buckets: a counting sort, by the first two bytes of the id."""
+        """Sort what came since the last time into the buckets: a counting sort, by the first two bytes of the id.
+
+        What was added last is found first.
+        """
         if not self._unsorted and not self._fresh:
             return
-        for record in self._fresh.values():
-            self._unsorted += record
+        self._unsorted = bytearray().join((*self._fresh.values(), self._unsorted))
         self._fresh.clear()
         counts = [0] * (_BUCKETS + 1)
-        for source in (self._table, self._unsorted):
+        for source in (self._unsorted, self._table):
             for (prefix,) in _PREFIX.iter_unpack(source):
                 counts[prefix + 1] += 1
         starts = array("I", accumulate(counts))
         cursor = array("I", starts)
         sorted_table = bytearray(len(self._table) + len(self._unsorted))
-        for source in (self._table, self._unsorted):
+        for source in (self._unsorted, self._table):
             view = memoryview(source)
             at = 0
             for (prefix,) in _PREFIX.iter_unpack(source):

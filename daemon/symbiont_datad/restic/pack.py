@@ -9,6 +9,7 @@ Source: restic `doc/design.rst`, "Pack Format".
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 from symbiont_datad.restic.crypto import OVERHEAD, Buffer, Key
 from symbiont_datad.restic.errors import Damaged
@@ -28,9 +29,9 @@ class BlobType(IntEnum):
     TREE = 1
 
     @property
-    def word(self) -> str:
+    def word(self) -> Literal["data", "tree"]:
         """The name that index files use."""
-        return self.name.lower()
+        return "tree" if self is BlobType.TREE else "data"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,12 @@ when empty are so in restic's own JSON too. Bytes are standard base64 in JSON.
 
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Annotated, Literal
 
 import msgspec
+
+Id = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
+"""The SHA-256 of a file or a blob in hex. That each digit is one is seen when it becomes bytes."""
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -63,8 +67,8 @@ class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
 class IndexBlob(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One blob of a pack. `length` as stored; `uncompressed_length` only of compressed blobs. Both in bytes."""
 
-    id: str
-    type: str
+    id: Id
+    type: Literal["data", "tree"]
     offset: int
     length: int
     uncompressed_length: int = 0
@@ -73,7 +77,7 @@ class IndexBlob(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class IndexPack(msgspec.Struct, frozen=True, gc=False):
     """One pack and its blobs."""
 
-    id: str
+    id: Id
     blobs: list[IndexBlob]
 
 
