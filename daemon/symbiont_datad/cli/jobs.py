@@ -124,7 +124,7 @@ def _run(
     from symbiont_datad.ledger import Ledger
 
     settings = job_settings(invocation(ctx).load().settings)
-    show.quiet_log("critical" if name == "verify" else "error")  # its report tells of all damage
+    show.quiet_log("critical")  # the report tells of all that goes wrong
     progress = Progress(name)
     with (
         stoppable() as stop,
@@ -132,6 +132,8 @@ def _run(
         watched(progress, as_json) if streams else nullcontext(),
     ):
         report = run_here(name, settings, ledger, dry_run=dry_run, stopping=stop.is_set, progress=progress, subset=part)
+        if not dry_run and ledger.path != settings.ledger_path:
+            show.note(f"symbiont-datad: {settings.ledger_path}: can't be opened, so `events` won't tell of this run")
     failed = report.outcome == "failed"
     further = more(settings, as_json) if more is not None and not failed else {}
     if as_json:
