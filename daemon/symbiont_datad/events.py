@@ -76,7 +76,7 @@ EVENTS: Mapping[str, Event] = {
     "prune_skipped": Event(_I, "Somebody else is at work on the repository; data that nobody needs goes later."),
     "snapshot_created": Event(_I, "A snapshot was saved."),
     "snapshot_forgotten": Event(_I, "A snapshot that the policy does not keep was removed."),
-    "snapshot_skipped": Event(_W, "An autosave made no snapshot; the next one tries again."),
+    "snapshot_skipped": Event(_W, "A sweep could not save a snapshot; told once, and each sweep tries again."),
     "backup_refused": Event(_E, "The repository's file system has too little free space; nothing was backed up."),
     "job_progressed": Event(_D, "How far a job is."),
     "restore_drill_passed": Event(_I, "Files picked at random were restored from the newest snapshot, and were right."),

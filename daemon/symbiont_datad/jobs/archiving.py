@@ -1,6 +1,7 @@
 """Making one snapshot of parts of the tree: what backup and sweep share."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -79,6 +80,8 @@ def take(
             ours.sure(lock.check)
         return context.stopping()
 
+    # Beside a rehearsal, which holds no lock of the job's, the job itself may be at work.
+    scratch = context.settings.daemon_dir / _SCRATCH / (tag if lock is not None else f"rehearsal-{os.getpid()}")
     identity = ours.identity()
     targets = tuple(os.fsencode(f"{layout.root}/{path}" if path else layout.root) for path in paths)
     options = Options(
@@ -88,7 +91,7 @@ def take(
         omit=frozenset([os.fsencode(f"{layout.root}/{QUARANTINE}")]),
         hollow=_hollow(context),
         parents=_parents(snapshots, identity.hostname, targets),
-        live=LiveFiles(context.settings.daemon_dir / _SCRATCH / tag),
+        live=LiveFiles(scratch),
         stopping=stopping,
     )
     _begin(context, tag, options.parents)
@@ -97,6 +100,7 @@ def take(
     # The archiver counts into the job's own progress, which has the same attributes as its own.
     progress = cast(archiver.Progress, context.progress)
     with writer, ExitStack() as held:
+        held.callback(shutil.rmtree, scratch, ignore_errors=True)
         there = list(_held(context, paths, targets, held))
         archived = Archiver(repository, writer, options, memory, progress).archive(there)
         if lock is not None:
@@ -226,7 +230,6 @@ def refuse_full(context: JobContext) -> None:
     wanted = context.settings.snapshots.min_free
     free, least = found.f_bavail * found.f_frsize, wanted.of(found.f_blocks * found.f_frsize)
     if free < least:
-        emit("backup_refused", path=str(at), free=free, least=least)
         raise Unusable(
             f"{backend.location}: only {format_size(free)} are free there, and backup.min_free = {wanted} asks for "
             f"{format_size(least)}; nothing was backed up. `symbiont-datad prune` may free some"

@@ -22,6 +22,7 @@ from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.places import backend_at
 
 _MARK = "//autosave"
+_NOT_SAVED = "not_saved"
 _SLACK_S = 2.0
 """What was written this lately may be written again without a trace in its times: some clocks tick slowly."""
 
@@ -72,11 +73,20 @@ def autosave(context: JobContext, seen: Fingerprint) -> Saved:
     except errors.Interrupted:
         return Saved(interrupted=True)
     except (errors.DatadError, LedgerError, OSError) as error:
-        emit("snapshot_skipped", job="sweep", reason=str(error))
+        if not _is_known(context):
+            emit("snapshot_skipped", job="sweep", reason=str(error))
         # Whoever holds a lock now is done with it soon, and the next sweep comes soon too.
         severity = Severity.INFO if isinstance(error, errors.Locked) else Severity.WARNING
         remedy = "nothing is lost: the next sweep tries again"
-        return Saved(findings=[Finding("not_saved", "", severity, str(error), remedy)])
+        return Saved(findings=[Finding(_NOT_SAVED, "", severity, str(error), remedy)])
+
+
+def _is_known(context: JobContext) -> bool:
+    """Whether the last sweep could not save either: what is still wrong is told once, and stays a finding."""
+    try:
+        return any(finding.kind == _NOT_SAVED for finding, _ in context.ledger.findings())
+    except LedgerError:
+        return False
 
 
 def _is_saved(context: JobContext, mark: str, seen: Fingerprint) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from symbiont_datad import errors
+from symbiont_datad.events import emit
 from symbiont_datad.jobs import repository as ours
 from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, Taken, counts_of, findings_of, recorded, refuse_full, take
 from symbiont_datad.jobs.context import JobContext
@@ -36,8 +37,12 @@ def backup(context: JobContext) -> JobReport:
     Raises DatadError when the repository can't be used, or has too little room; OSError when the root can't be read.
     """
     run = _Run()
-    with ours.told():
+    try:
         refuse_full(context)
+    except errors.Unusable as error:
+        emit("backup_refused", job="backup", reason=str(error))
+        raise
+    with ours.told():
         try:
             if context.dry_run:
                 _rehearse(context, run)

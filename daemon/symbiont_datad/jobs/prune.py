@@ -15,7 +15,7 @@ from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import HOUR, format_size
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 from symbiont_datad.restic import prune as restic
-from symbiont_datad.restic.errors import Interrupted, RepositoryError, RepositoryLocked
+from symbiont_datad.restic.errors import Damaged, Interrupted, Missing, RepositoryError, RepositoryLocked
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import HeldLock
 from symbiont_datad.restic.prune import Limits, Plan
@@ -95,7 +95,8 @@ def prune_when_it_pays(context: JobContext, repository: Repository) -> Pruned:
     except Interrupted:
         raise
     except RepositoryError as error:
-        remedy = "`symbiont-datad verify` tells which files that concerns"
+        broken = isinstance(error, Damaged | Missing)
+        remedy = "`symbiont-datad verify` tells what is broken" if broken else "the next backup tries again"
         done.findings.append(Finding("not_pruned", "", Severity.ERROR, str(error), remedy))
     return done
 
