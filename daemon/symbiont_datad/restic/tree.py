@@ -136,8 +136,8 @@ def quote(name: bytes) -> str:
     return "".join(quoted)
 
 
-_UNQUOTE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))", re.DOTALL)
-_UNESCAPES = {escape[1]: bytes([code]) for code, escape in _ESCAPES.items()} | {"'": b"'"}
+_UNQUOTE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.?))", re.DOTALL)
+_UNESCAPES = {escape[1]: bytes([code]) for code, escape in _ESCAPES.items()}
 
 
 def unquote(name: str) -> bytes:
@@ -148,14 +148,15 @@ def unquote(name: str) -> bytes:
     for match in _UNQUOTE.finditer(name):
         found.append(name[at : match.start()].encode("utf-8", "surrogateescape"))
         byte, short, long, octal, letter = match.groups()
-        if byte or octal:
-            found.append(bytes([int(byte, 16) if byte else int(octal, 8) & 0xFF]))
-        elif short or long:
-            found.append(chr(int(short or long, 16)).encode("utf-8", "surrogateescape"))
-        elif letter in _UNESCAPES:
-            found.append(_UNESCAPES[letter])
-        else:
-            raise Damaged(f"a tree has the name {name!r}, which can't be read")
+        try:
+            if byte or octal:
+                found.append(bytes([int(byte, 16) if byte else int(octal, 8)]))
+            elif short or long:
+                found.append(chr(int(short or long, 16)).encode())
+            else:
+                found.append(_UNESCAPES[letter])
+        except (KeyError, ValueError, OverflowError):  # no such escape, or no such character
+            raise Damaged(f"a tree has the name {name!r}, which can't be read") from None
         at = match.end()
     found.append(name[at:].encode("utf-8", "surrogateescape"))
     return b"".join(found)
