@@ -20,10 +20,13 @@ from symbiont_datad.restic.errors import Missing, NoSpace, RepositoryError, Unav
 
 _PARTS_AT_ONCE = min(os.sysconf("SC_IOV_MAX"), 1024)
 _NAME = re.compile(r"[0-9a-f]{64}")
+_NAMING = frozenset((FileKind.INDEX, FileKind.SNAPSHOT, FileKind.KEY))
+"""Kinds of files that name or open others."""
 _TEMPORARY = re.compile(r"(?:config|[0-9a-f]{64})-tmp-.+")
 _TEMPORARY_AGE_S = 86_400.0
 _DIRECTORIES = tuple(str(kind) for kind in FileKind if kind is not FileKind.CONFIG)
 _DATA_DIRECTORIES = tuple(f"{FileKind.DATA}/{number:02x}" for number in range(256))
+_GONE_FOR_GOOD = (FileKind.SNAPSHOT, FileKind.INDEX, FileKind.KEY)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _AWAY = {
@@ -99,10 +102,16 @@ class LocalBackend:
                     yield entry.name, found.st_size
 
     def remove(self, kind: FileKind, name: str) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove a file; one that is not there is no error.
+
+        What names others is gone for good before they are: a snapshot before its blobs, an index file before its packs.
+        """
         path = self._path(kind, name)
         with _told("remove", path), suppress(FileNotFoundError):
             os.unlink(path)
+            if kind in _NAMING:
+                with _directory(os.path.dirname(path)) as fd:
+                    _sync_directory(fd)
 
     def free(self) -> int | None:
         """Bytes that this process may still write there."""

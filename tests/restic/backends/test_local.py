@@ -261,12 +261,14 @@ except Exception as error:
 """
 
 
-def traced(*options: str, log: Path, backend: LocalBackend, kind: FileKind) -> "subprocess.CompletedProcess[str]":
-    """A save by a process of its own that strace looks at."""
+def traced(
+    *options: str, log: Path, backend: LocalBackend, kind: FileKind, script: str = SAVE
+) -> "subprocess.CompletedProcess[str]":
+    """A save (or what the script does) by a process of its own that strace looks at."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    command = [strace, "-f", "-y", "-o", str(log), *options, sys.executable, "-c", SAVE, backend.location, kind]
+    command = [strace, "-f", "-y", "-o", str(log), *options, sys.executable, "-c", script, backend.location, kind]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -293,6 +295,25 @@ def test_every_save_is_in_order(backend: LocalBackend, tmp_path: Path, kind: Fil
     assert len(patterns) == len(lines), lines
     for pattern, line in zip(patterns, lines, strict=True):
         assert re.search(pattern, line), (pattern, line)
+
+
+REMOVE = SAVE.replace('save(FileKind(sys.argv[2]), "ab" * 32, [b"new"])', 'remove(FileKind(sys.argv[2]), "ab" * 32)')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "synced"), [(FileKind.INDEX, True), (FileKind.SNAPSHOT, True), (KEY, True), (DATA, False)]
+)
+def test_what_names_others_is_removed_for_good(
+    backend: LocalBackend, tmp_path: Path, kind: FileKind, synced: bool
+) -> None:
+    """The directory is synced after the removal: what was named by the file may go next, however the power fails."""
+    backend.save(kind, NAME, [b"old"])
+    calls = "trace=unlink,unlinkat,fsync"
+    done = traced("-e", calls, log=tmp_path / "log", backend=backend, kind=kind, script=REMOVE)
+    assert (0, "") == (done.returncode, done.stderr)
+    lines = [line for line in (tmp_path / "log").read_text().splitlines() if backend.location in line]
+    assert ["unlink", *["fsync"] * synced] == [call for line in lines for call in re.findall(r"unlink|fsync", line)]
 
 
 @pytest.mark.slow
