@@ -309,6 +309,33 @@ def test_a_clock_that_keeps_time_changes_nothing(schedule: Schedule, clock: Cloc
     assert before == schedule.next_runs()
 
 
+def test_heavy_jobs_run_one_at_a_time_and_hold_nobody_up(schedule: Schedule, jobs: Jobs, clock: Clock) -> None:
+    """While a backup lasts, a verify waits and the light jobs run on."""
+    jobs.gates = {"backup": threading.Event()}
+    heavy = [Timetable(name, HOUR, heavy=True) for name in ("backup", "verify")]
+    schedule.start(heavy, {"verify": clock()})
+    jobs.wait_for("backup", 1)
+    schedule.retry("verify", 0.0)
+    schedule.reload([*heavy, *(Timetable(name, HOUR) for name in ("sweep", "clean", "usage"))], {})
+    for name in ("sweep", "clean", "usage"):
+        jobs.wait_for(name, 1)
+    assert 0 == jobs.runs["verify"]
+    jobs.gates["backup"].set()
+    jobs.wait_for("verify", 1)
+
+
+def test_a_job_that_failed_is_tried_again_sooner(schedule: Schedule, jobs: Jobs, clock: Clock) -> None:
+    """A retry brings the next run forward, and never puts it off."""
+    schedule.start([Timetable("backup", DAY)], {"backup": clock()})
+    schedule.retry("backup", HOUR)
+    assert HOUR >= schedule.next_runs()["backup"] - clock()
+    schedule.retry("backup", 2 * HOUR)
+    assert HOUR >= schedule.next_runs()["backup"] - clock()
+    schedule.retry("backup", 0.0)
+    jobs.wait_for("backup", 1)
+    schedule.retry("gone", 0.0)
+
+
 def test_reload_keeps_the_times_of_unchanged_jobs(schedule: Schedule, clock: Clock) -> None:
     """Only the job whose table changed is planned anew; one that is gone runs no more, a new one begins."""
     kept, changed, dropped = (Timetable(name, every_s=HOUR) for name in ("kept", "changed", "dropped"))

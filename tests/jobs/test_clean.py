@@ -97,6 +97,44 @@ def test_without_a_snapshot_only_the_cache_is_cleaned(tmp_path: Path) -> None:
     assert (Outcome.LEFT, 1) == (ran.report.outcome, ran.report.counts["waiting"])
 
 
+def test_what_a_backup_holds_may_go(tmp_path: Path) -> None:
+    """Files go that are in a backup as they are now; one that was changed since waits for the next."""
+    settings = settings_for(tmp_path, HISTORY)
+    history = tmp_path / "data/prompts/history/2026-01-01"
+    for name in ("kept.json", "changed.json"):
+        write(history / name, age_s=40 * DAY)
+    (history / "link.json").symlink_to("kept.json")
+    os.utime(history / "link.json", (NOW - 40 * DAY, NOW - 40 * DAY), follow_symlinks=False)
+    run("backup", settings)
+    write(history / "changed.json", b"y" * 100, age_s=39 * DAY)
+    write(history / "new.json", age_s=40 * DAY)
+    ran = run("clean", settings)
+    assert ["changed.json", "new.json"] == names(history)
+    assert (2, 2) == (ran.report.counts["removed"], ran.report.counts["waiting"])
+    assert "no backup has them" in ran.report.findings[0].detail
+
+
+def test_an_autosave_is_no_reason_to_let_a_file_go(tmp_path: Path) -> None:
+    """Autosaves are forgotten within a day or so; only what a backup holds may go."""
+    settings = settings_for(tmp_path, Rule("sessions", "state/sessions", max_age_s=30 * DAY))
+    write(tmp_path / "data/state/sessions/s.json", b"{}", age_s=40 * DAY)
+    run("sweep", settings)
+    assert 1 == run("clean", settings).report.counts["waiting"]
+    run("backup", settings)
+    assert 1 == run("clean", settings).report.counts["removed"]
+
+
+def test_while_the_repository_is_away_nothing_goes(tmp_path: Path) -> None:
+    """What can't be looked up waits, and the finding says why."""
+    settings = settings_for(tmp_path, HISTORY)
+    path = write(tmp_path / "data/prompts/history/2026-01-01/a.json", age_s=40 * DAY)
+    run("backup", settings)
+    (tmp_path / "backups").rename(tmp_path / "away")
+    (finding,) = run("clean", settings).report.findings
+    assert "there is no repository" in finding.detail
+    assert path.exists()
+
+
 def test_declared_directories_stay(tmp_path: Path) -> None:
     """Only what users made below an open directory goes with its last file; the cache keeps its subdirectories."""
     settings = settings_for(tmp_path, CACHE, HISTORY, require_snapshot=False)

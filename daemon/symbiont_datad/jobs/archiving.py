@@ -24,7 +24,6 @@ from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Action, Finding, Severity
 from symbiont_datad.restic import archiver
 from symbiont_datad.restic.archiver import Archived, Archiver, Options, snapshot_of
-from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import HeldLock
 from symbiont_datad.restic.records import Snapshot
@@ -95,7 +94,7 @@ def take(
         stopping=stopping,
     )
     _begin(context, tag, options.parents)
-    memory = Memory(repository.config.id) if lock is None else ours.remembered(context.settings, repository, tag)
+    memory = ours.remembered(context.settings, repository, tag)
     writer = Writer(repository)
     # The archiver counts into the job's own progress, which has the same attributes as its own.
     progress = cast(archiver.Progress, context.progress)
