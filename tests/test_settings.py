@@ -262,7 +262,7 @@ def test_an_own_file_that_cannot_be_read_is_refused(sources: Sources) -> None:
         ("daemon_dir = '~/.symbiont/data/d'", 'daemon_dir = "~/.symbiont/data/d" (from FILE): must be outside'),
         ("daemon_dir = '~/.symbiont'", 'daemon_dir = "~/.symbiont" (from FILE): must be outside the root'),
         ("backup.repository = '~/.symbiont/data'", 'backup.repository = "~/.symbiont/data" (from FILE): must be out'),
-        ("encryption.key_file = '~/.symbiont/data/k'", 'encryption.key_file = "~/.symbiont/data/k" (from FILE): must be'),
+        ("encryption.key_file = '~/.symbiont/data/k'", 'encryption.key_file = "~/.symbiont/data/k" (from FILE): must'),
         ("encryption.key_file = '~/.symbiont/backups/k'", 'encryption.key_file = "~/.symbiont/backups/k" (from FILE)'),
         ("backup.password_file = '~/.symbiont/data/p'", 'backup.password_file = "~/.symbiont/data/p" (from FILE): '),
         ("backup.compression_level = 20", "backup.compression_level = 20 (from FILE): must be a whole number from 1"),
