@@ -16,6 +16,7 @@ from symbiont_datad.cli.jobs import JsonLines, stoppable
 from symbiont_datad.cli.progress import watched
 from symbiont_datad.cli.snapshots import record
 from symbiont_datad.errors import DatadError, ExitCode, SettingsError
+from symbiont_datad.errors import Interrupted as Stopped
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import format_duration, format_size
 from symbiont_datad.report import Action, JobReport, Outcome, printable
@@ -155,11 +156,16 @@ def _restore(
             else:
                 restored = restore_to(repository, wanted, target, progress, stop.is_set)
                 done = _Done(restored.counts, restored.failed)
+        except Interrupted:
+            raise Stopped(f"interrupted; {_LEFT[target is None]}") from None
         except OSError as error:
             at = settings.layout.root if target is None else str(target)
-            advice = "nothing was changed" if target is None else "not everything was restored"
-            raise DatadError(f"{printable(at)}: {error.strerror or error}; {advice}") from None
+            raise DatadError(f"{printable(at)}: {error.strerror or error}; {_LEFT[target is None]}") from None
     _tell(wanted, done, target, time.monotonic() - started, as_json)
+
+
+_LEFT = {True: "nothing was changed", False: "not everything was restored"}
+"""What a restore that failed leaves, in place and elsewhere. (Once it swaps, it tells of that itself.)"""
 
 
 @dataclass(frozen=True, slots=True)
