@@ -39,7 +39,7 @@ class Torturer:
         """Do a task and kill it at some moment, or let it end; check all. Hands back whether it was killed."""
         worker = start(task)
         begun = time.monotonic()
-        worker.begin()
+        worker.go_on()
         usual = self.usual_s.get(task.work, 0.0)
         spared = let_live or not usual or self.random.random() < _SPARED
         delay = 60.0 if spared else self.random.uniform(0, _LATEST * usual)
@@ -119,7 +119,7 @@ def test_a_kill_while_a_repository_is_made_needs_no_help(tmp_path: Path) -> None
         task = Task("init", str(place), "a password")
         worker = start(task)
         begun = time.monotonic()
-        worker.begin()
+        worker.go_on()
         worker.process.join(chance.uniform(0, usual) if number else 60.0)
         worker.kill()
         if worker.end() == 0:
@@ -128,7 +128,7 @@ def test_a_kill_while_a_repository_is_made_needs_no_help(tmp_path: Path) -> None
         ends["made" if config else "a key" if keys else "directories" if place.exists() else "nothing"] += 1
         if not config:
             again = start(task)
-            again.begin()
+            again.go_on()
             code = again.end()
             assert (0, [("made",)]) == (code, list(again.told())), f"number {number}, seed {SEED}"
         Ledger(str(place), "a password").check(None)

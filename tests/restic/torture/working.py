@@ -48,7 +48,8 @@ class Task:
 
     `settle_s`: between the two looks of a lock, and `patience_s`: how long somebody else's lock is waited for, both in
     seconds. `new_password` is what a change of the key is to set, `keep` how many snapshots of this host a prune keeps.
-    `blobs_in_index` and `pack_size` (bytes) are small, so that little data makes many files.
+    `blobs_in_index` and `pack_size` (bytes) are small, so that little data makes many files. With `pause` the process
+    waits once more when it holds its (first) lock.
     """
 
     work: str
@@ -64,9 +65,23 @@ class Task:
     patience_s: float = 0.0
     pack_size: int = 20_000
     blobs_in_index: int = 25
+    pause: bool = False
 
 
-Tell = Callable[..., None]
+class Teller:
+    """The process's end of the pipe. What is told here is known to the other side, even if the process dies then."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def __call__(self, *what: object) -> None:
+        """Tell something."""
+        self._pipe.send(what)
+
+    def wait(self, where: str) -> None:
+        """Tell where we are, and wait to be sent on."""
+        self(where)
+        self._pipe.recv()
 
 
 def _identity(task: Task) -> Identity:
@@ -99,7 +114,7 @@ def _never() -> bool:
     return False
 
 
-def init(task: Task, tell: Tell) -> None:
+def init(task: Task, tell: Teller) -> None:
     """Make the repository."""
     create_repository(
         _backend(task), task.password, _identity(task), time.time(), scrypt=SCRYPT, settle_s=task.settle_s
@@ -107,10 +122,12 @@ def init(task: Task, tell: Tell) -> None:
     tell("made")
 
 
-def backup(task: Task, tell: Tell) -> None:
+def backup(task: Task, tell: Teller) -> None:
     """Make a snapshot of the source, as the backup job does it."""
     repository = _opened(task)
     with _locked(task, repository, eager=True) as lock:
+        if task.pause:
+            tell.wait("locked")
         identity = _identity(task)
         mine = [pair for pair in repository.snapshots() if pair[1].hostname == identity.hostname]
         options = Options(identity, parents=tuple(sorted(mine, key=_time_of)[-1:]))
@@ -134,10 +151,12 @@ def backup(task: Task, tell: Tell) -> None:
             memory.save(Path(task.memory), _index_files(repository))
 
 
-def prune(task: Task, tell: Tell) -> None:
+def prune(task: Task, tell: Teller) -> None:
     """Forget all but the newest snapshots of each host, and free all the space that can be."""
     repository = _opened(task)
     with _locked(task, repository, exclusive=True):
+        if task.pause:
+            tell.wait("locked")
         by_host: dict[str, list[tuple[str, Snapshot]]] = {}
         for name, snapshot in repository.snapshots():
             by_host.setdefault(snapshot.hostname, []).append((name, snapshot))
@@ -149,10 +168,12 @@ def prune(task: Task, tell: Tell) -> None:
         tell("pruned")
 
 
-def change_key(task: Task, tell: Tell) -> None:
+def change_key(task: Task, tell: Teller) -> None:
     """Let the new password open the repository, and no other any more."""
     repository = _opened(task)
     with _locked(task, repository):
+        if task.pause:
+            tell.wait("locked")
         repository.add_key(task.new_password, _identity(task), time.time(), SCRYPT)
         tell("added", task.new_password)
     repository = open_repository(repository.backend, task.new_password)
@@ -165,7 +186,7 @@ def change_key(task: Task, tell: Tell) -> None:
         tell("removed", task.password)
 
 
-WORK: dict[str, Callable[[Task, Tell], None]] = {
+WORK: dict[str, Callable[[Task, Teller], None]] = {
     "init": init, "backup": backup, "prune": prune, "change_key": change_key,
 }  # fmt: skip
 
@@ -183,14 +204,18 @@ def _index_files(repository: Repository) -> list[str]:
 
 @dataclass
 class Worker:
-    """A process at work, in a process group of its own. It begins with `begin`."""
+    """A process at work, in a process group of its own, which waits to be sent on."""
 
     process: BaseProcess
     pipe: Connection
 
-    def begin(self) -> None:
+    def go_on(self) -> None:
         """Let it work."""
         self.pipe.send(None)
+
+    def wait_for(self, where: str) -> None:
+        """Wait until it is there, and waits itself."""
+        assert (where,) == self.pipe.recv()
 
     def kill(self) -> None:
         """End it and all that it has started, at once."""
@@ -231,7 +256,7 @@ def start(task: Task) -> Worker:
     process.start()
     theirs.close()
     worker = Worker(process, ours)
-    assert worker.pipe.recv() == ("ready",)
+    worker.wait_for("ready")
     return worker
 
 
@@ -239,11 +264,8 @@ def run(task: Task, pipe: Connection) -> None:
     """What the process does. It ends with 1, and tells the error, when the repository says what is wrong."""
     os.setpgid(0, 0)
 
-    def tell(*what: object) -> None:
-        pipe.send(what)
-
-    tell("ready")
-    pipe.recv()
+    tell = Teller(pipe)
+    tell.wait("ready")
     try:
         WORK[task.work](task, tell)
     except RepositoryError as error:
