@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from symbiont_datad.restic.chunk import LARGEST
 from symbiont_datad.restic.errors import Damaged, Interrupted, Missing, RepositoryError
 from symbiont_datad.restic.fetch import Fetch, TreeLoader
 from symbiont_datad.restic.find import blob_id, nodes_of
@@ -36,6 +37,8 @@ _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _HOLE = bytes(64 << 10)
 """Zeros at the begin or end of a blob are not written from so many on."""
+
+_ZEROS = bytes(LARGEST)
 
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """What every other file would meet as well."""
@@ -469,6 +472,8 @@ def _put(fd: int, plain: bytes, position: int) -> int:
     """Write at a position, without long runs of zeros at either end: a hole reads the same. Hand back the end of it."""
     start, end = 0, len(plain)
     if end >= len(_HOLE):
+        if _ZEROS.startswith(plain):
+            return 0
         if plain.endswith(_HOLE):
             end = len(plain.rstrip(b"\0"))
         if end > len(_HOLE) and plain.startswith(_HOLE):

@@ -95,24 +95,16 @@ class Reach:
         while (above := target._parents[way[-1]]) and above not in self._open:
             way.append(above)
         fd = self._open.get(above, target.fd)
-        passed: list[int] = []
-        try:
-            for step in reversed(way):
-                fd = os.open(target._names[step], _PIN, dir_fd=fd)
-                passed.append(fd)
-                if _identity(fd) != target._identities[step]:
-                    raise OSError(errno.EBUSY, "another directory took its place")
-        except BaseException:
-            for fd in passed:
-                os.close(fd)
-            raise
-        for fd in passed[:-1]:
-            os.close(fd)
-        if len(self._open) == _OPEN:
-            oldest = next(iter(self._open))
-            os.close(self._open.pop(oldest))
-        self._open[number] = passed[-1]
-        return passed[-1]
+        for step in reversed(way):
+            child = os.open(target._names[step], _PIN, dir_fd=fd)
+            if _identity(child) != target._identities[step]:
+                os.close(child)
+                raise OSError(errno.EBUSY, "another directory took its place")
+            if len(self._open) == _OPEN:
+                oldest = next(iter(self._open))
+                os.close(self._open.pop(oldest))
+            self._open[step] = fd = child
+        return fd
 
 
 def place(dir_fd: int, name: bytes, make: Callable[[bytes], None], *, overwrite: bool) -> None:
