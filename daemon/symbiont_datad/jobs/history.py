@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.root import Tree
-from symbiont_datad.jobs.comparison import holds
 from symbiont_datad.jobs.repository import identity
 from symbiont_datad.jobs.snapshots import Named, of_this_host, readable_snapshots, root_in
 from symbiont_datad.report import printable
+from symbiont_datad.restic.compare import Comparer
 from symbiont_datad.restic.errors import RepositoryError
 from symbiont_datad.restic.find import LATEST, Finder, Version, resolve, versions
 from symbiont_datad.restic.records import Snapshot
@@ -59,13 +59,14 @@ def _current(repository: Repository, tree: Tree, path: str, known: list[Version]
     """Which version the file has now."""
     folder, _, name = path.rpartition("/")
     try:
-        with tree.directory(folder) as above, opened_regular(name, above) as fd:
-            size = os.fstat(fd).st_size
+        with tree.directory(folder) as above:
+            size = os.stat(name, dir_fd=above, follow_symlinks=False).st_size
             for number, version in enumerate(known):
-                if version.node.type == "file" and version.node.size == size and holds(repository, fd, version.node):
+                node = version.node
+                if node.size in (0, size) and not Comparer(repository).compare_node(node, above):
                     return number
     except (OSError, UnsafePath):
-        pass  # it isn't there, or is no file that we may read
+        pass  # it isn't there, or we may not look
     return None
 
 

@@ -5,8 +5,7 @@ the units is never swapped, so the tree always has its shape. Nothing is swapped
 """
 
 import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,19 +14,17 @@ from typing import cast
 from symbiont_datad.errors import DatadError
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.fsops.swap import Stage, put_in_place, staging
-from symbiont_datad.jobs.comparison import holds
 from symbiont_datad.jobs.context import Progress
 from symbiont_datad.jobs.restore import Wanted
 from symbiont_datad.layout import Layout
 from symbiont_datad.report import printable
 from symbiont_datad.restic import restorer
-from symbiont_datad.restic.errors import Interrupted
+from symbiont_datad.restic.compare import Comparer
 from symbiont_datad.restic.find import Finder, walk
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.restorer import Counts, Restorer, Select
-from symbiont_datad.restic.tree import TYPES, Node, encode_tree
+from symbiont_datad.restic.tree import Node, encode_tree
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _EMPTY = sha256(encode_tree(())).hexdigest()
 _KIND = "restored"
 
@@ -101,9 +98,11 @@ def restore_in_place(
             stage = stages.enter_context(staging(layout.tree, unit.path))
             staged.append((unit, stage))
             _stage(repository, unit, stage, select, counts, progress, stopping)
-        progress.begin("read back", counts.files, counts.bytes)
+        progress.begin("read back", len(staged))
         for unit, stage in staged:
-            _verify(repository, unit, stage, select, progress, stopping)
+            progress.current = unit.path
+            _verify(repository, unit, stage, select, stopping)
+            progress.files += 1
         progress.begin("swap", len(staged))
         return counts, _swap(layout.tree, staged, wanted, progress, now)
 
@@ -140,61 +139,16 @@ def _within(unit: Unit, select: Select | None) -> Select | None:
     return lambda path, node: select(folder + b"/" + path, node)
 
 
-# Reading back
-
-
 def _verify(
-    repository: Repository,
-    unit: Unit,
-    stage: Stage,
-    select: Select | None,
-    progress: Progress,
-    stopping: Callable[[], bool],
+    repository: Repository, unit: Unit, stage: Stage, select: Select | None, stopping: Callable[[], bool]
 ) -> None:
-    """Compare what was staged with the snapshot. Raises DatadError for the first difference."""
-    for path, node in _entries(repository, unit, _within(unit, select)):
-        if stopping():
-            raise Interrupted("asked to stop")
-        try:
-            problem = _difference(repository, path, node, stage.fd)
-        except OSError as error:
-            problem = error.strerror or str(error)
-        if problem:
-            where = printable(os.path.join(os.path.dirname(unit.path), os.fsdecode(path)))
-            raise DatadError(f"{where}: {problem} when it was read back; nothing was changed")
-        if node.type == "file":
-            progress.files += 1
-            progress.bytes += node.size
-
-
-def _entries(repository: Repository, unit: Unit, select: Select | None) -> Iterator[tuple[bytes, Node]]:
-    name = os.fsencode(os.path.basename(unit.path))
-    yield name, unit.node
-    if unit.node.type == "dir":
-        tree = bytes.fromhex(unit.node.subtree)
-        for path, node in walk(repository, tree, prefix=name + b"/", enter=select):
-            if select is None or select(path, node):
-                yield path, node
-
-
-def _difference(repository: Repository, path: bytes, node: Node, fd: int) -> str:
-    if node.type == "socket":  # the restorer makes none
-        return ""
-    found = os.stat(path, dir_fd=fd, follow_symlinks=False)
-    if TYPES.get(stat.S_IFMT(found.st_mode)) != node.type:
-        return f"was no {node.type}"
-    if node.type == "symlink":
-        target = node.linktarget_raw or node.linktarget.encode("utf-8", "surrogateescape")
-        return "" if os.readlink(path, dir_fd=fd) == target else "was a link to something else"
-    if node.type != "file":
-        return ""
-    file = os.open(path, _READ, dir_fd=fd)
-    try:
-        if hasattr(os, "posix_fadvise"):  # what is read should come from the disk
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        return "" if holds(repository, file, node) else "had other content than in the snapshot"
-    finally:
-        os.close(file)
+    """Read back what was staged and compare it with the snapshot. Raises DatadError when it differs."""
+    comparer = Comparer(repository, select=_within(unit, select), stopping=stopping)
+    found = comparer.compare_node(unit.node, stage.fd)
+    if found:
+        folder = os.path.dirname(unit.path)
+        lines = [f"{printable(os.path.join(folder, os.fsdecode(path)))}: {reason}" for path, reason in found]
+        raise DatadError("\n".join([*lines, "what was restored is not what the snapshot says; nothing was changed"]))
 
 
 # Swapping
