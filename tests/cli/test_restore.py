@@ -13,6 +13,7 @@ import pytest
 from symbiont_datad.fsops.lock import hold as hold_file
 from symbiont_datad.restic.lock import Identity, hold
 from tests.cli.conftest import Datad, Shelf
+from tests.process.running import running, until
 from tests.support import NOBODY, Link, Tree, build_tree, read_tree, run_as
 
 NOON = 1_795_176_000.0  # 2026-11-20 12:00 UTC
@@ -442,3 +443,23 @@ def test_two_restores_in_place_dont_meet(datad: Datad, root: Path, backup: str) 
         assert (11, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
         assert "another restore is running" in done.stderr
     assert DATA == live(root)
+
+
+@pytest.mark.slow
+def test_a_restore_in_place_while_the_daemon_runs(datad: Datad, root: Path, shelf: Shelf) -> None:
+    """The guard has nothing to undo: the tree is as declared, and nothing of ours is moved, removed or reported."""
+    with running(root.parent) as daemon:
+        build_tree(root / "state" / "agents", {"a.json": b"{}"})
+        shelf.make()
+        shelf.add(root)
+        (root / "state" / "agents" / "a.json").write_bytes(b"broken")
+        for _ in range(5):
+            assert 0 == datad("restore", "latest", "--in-place").returncode
+            assert b"{}" == (root / "state" / "agents" / "a.json").read_bytes()
+        shutil.rmtree(root / "state" / "agents")
+        until((root / "state" / "agents").is_dir)
+        assert 0 == datad("restore", "latest", "state/agents", "--in-place").returncode
+        until(daemon.is_right)
+        assert ["state/agents"] == daemon.recorded("directory_recreated")
+        assert [] == daemon.recorded("permissions_restored") == daemon.recorded("obstruction_quarantined")
+    assert {"a.json": b"{}"} == read_tree(root / "state" / "agents")
