@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from symbiont_datad.restic.errors import LockLost, RepositoryError, RepositoryLocked
+from symbiont_datad.restic.errors import LockLost, RepositoryLocked
 from symbiont_datad.restic.records import Lock, format_time, parse_time
 
 STALE_S = 30 * 60.0
@@ -146,7 +146,7 @@ class HeldLock:
         self._lost = ""
         self._leftover: list[str] = []
         self._looked = threading.Event()
-        self._refused: RepositoryError | None = None
+        self._refused: Exception | None = None
 
     def check(self) -> None:
         """Make sure that the lock still excludes the others. Cheap, unless it is about to become stale.
@@ -194,9 +194,12 @@ class HeldLock:
 
     def _take(self, eager: bool) -> None:
         """One try to get the lock. Raises RepositoryLocked, or what the store raises."""
+        wall, steady = self._now(), self._monotonic()
         self._look()
         self.name, self._refreshed = self._write()
-        if eager:
+        # Who has locked since our look has his second one after `settle_s`. If our file came later, he has not seen it,
+        # and may be done and gone when we look again: until then we must not learn what there was before.
+        if eager and max(self._now() - wall, self._monotonic() - steady) < self._settle_s:
             return
         try:
             self._sleep(self._settle_s)
@@ -211,7 +214,7 @@ class HeldLock:
         try:
             with self._turn:
                 self._look()
-        except RepositoryError as error:
+        except Exception as error:  # whatever it was, nobody has looked
             self._refused = error
         finally:
             self._looked.set()
@@ -311,8 +314,9 @@ def hold(
     """Hold a lock for as long as the block runs; a thread refreshes it every `interval_s` seconds.
 
     While somebody else holds one that excludes it, it is tried again for `retry_for_s` seconds. `sleep` is how to wait;
-    it may raise, to give up. An `eager` lock begins its block before the second look: until `confirm` has been called,
-    nothing may be written there but packs, which are worth nothing without an index.
+    it may raise, to give up. An `eager` lock begins its block before the second look, unless the first one and writing
+    the file took too long for that: until `confirm` has been called, nothing may be written there but packs, which are
+    worth nothing without an index.
 
     `valid_s`: how long after the last refresh the lock is trusted. A lock file that can't be removed at the end is no
     error: it becomes stale.
