@@ -60,7 +60,7 @@ def test_restic_opens_what_init_made(datad: Datad, shelf: Shelf, tmp_path: Path)
     (tmp_path / "datad.toml").write_text("enable_encryption = true\n")
     assert 0 == datad("--config", tmp_path / "datad.toml", "repository", "init").returncode
     key = tmp_path / "user" / ".symbiont" / "datad.key"
-    command = [restic, "-r", str(shelf.path), "--no-cache", "--no-lock", "--password-file", str(key), "snapshots", "--json"]
+    command = [restic, "-r", str(shelf.path), "--no-cache", "--no-lock", "--password-file", str(key), "snapshots"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (0, "") == (done.returncode, done.stderr)
 

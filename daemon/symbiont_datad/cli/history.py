@@ -59,7 +59,7 @@ def diff(
     path: PathArgument,
     a: Annotated[str, typer.Argument(metavar="A", help="A snapshot: its id, how that begins, or latest.")],
     b: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="Another one; without it, the file as it is now.")
+        str | None, typer.Argument(metavar="B", help="Another one; without it, the file as it is now.")
     ] = None,
     as_json: Json = False,
 ) -> None:

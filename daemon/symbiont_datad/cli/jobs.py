@@ -27,7 +27,7 @@ _EXIT = {"done": ExitCode.DONE, "left": ExitCode.LEFT, "interrupted": ExitCode.I
 
 
 def sweep(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Check the agents' state now, and rotate the runtime's own backups. Exit code 3 when a file is damaged."""
+    """Check the agents' state, rotate the runtime's own backups, save what changed. Exit code 3: a file is damaged."""
     _run("sweep", ctx, dry_run, as_json)
 
 
