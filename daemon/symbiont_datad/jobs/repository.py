@@ -12,6 +12,7 @@ from pathlib import Path
 from symbiont_datad import errors
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.lock import hold as hold_file
+from symbiont_datad.fsops.memory import give_back_large_blocks
 from symbiont_datad.fsops.process import this_process
 from symbiont_datad.jobs.context import JobSettings, RepositorySettings
 from symbiont_datad.jobs.secrets import repository_password
@@ -69,6 +70,7 @@ def place(settings: RepositorySettings) -> Backend:
 
 def opened(settings: RepositorySettings) -> Repository:
     """The repository, open. Raises SettingsError, NoRepository, WrongPassword or another DatadError."""
+    give_back_large_blocks()
     password = repository_password(settings.secrets)
     with told():
         return open_repository(place(settings), password, level=settings.level)
@@ -76,6 +78,7 @@ def opened(settings: RepositorySettings) -> Repository:
 
 def made(settings: RepositorySettings) -> Repository:
     """A new repository. Raises SettingsError, or a DatadError: where there is one already, too."""
+    give_back_large_blocks()
     password = repository_password(settings.secrets)
     with told():
         repository = create_repository(place(settings), password, identity(), time.time(), level=settings.level)
