@@ -47,12 +47,13 @@ class Traced:
     calls: list[Call]
 
 
-def traced(task: Task, log: Path, *, all_threads: bool, inject: str = "") -> Traced:
+def traced(task: Task, log: Path, *, all_threads: bool, inject: str = "", path: str = "") -> Traced:
     """Do a task under strace, which counts calls by thread. `inject` is like `fsync:signal=KILL:when=3`.
 
     The third call is that of the first thread, and strace sees no other. With `all_threads` it sees all of them, but
     looks only once the lock is held: whichever thread is the first to come to its third call is meant. So the first
-    thread's own calls, which are the lock's, don't hide those of the others.
+    thread's own calls, which are the lock's, don't hide those of the others. With `path` only calls on that file or
+    directory are looked at.
     """
     strace = shutil.which("strace")
     if strace is None:
@@ -66,6 +67,7 @@ def traced(task: Task, log: Path, *, all_threads: bool, inject: str = "") -> Tra
         options += ["-e", f"trace={inject.partition(':')[0]}", "-e", f"inject={inject}"]
     else:
         options += ["-e", f"trace={','.join(CALLS)},{_OTHERS}"]
+    options += ["-P", path] if path else []
     tracer = subprocess.Popen(
         [strace, *options, "-y", "-s", "200", "-o", str(log), "-p", str(worker.pid)], stderr=subprocess.PIPE, text=True
     )
