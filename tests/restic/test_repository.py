@@ -123,12 +123,18 @@ class TestOpen:
             reopen(path)
         assert {} == contents(path)
 
-    @pytest.mark.parametrize("password", ["", "A password", "a password\n", "sesame"])
+    @pytest.mark.parametrize("password", ["", "A password", "a password\n"])
     def test_wrong_password(self, path: Path, password: str) -> None:
-        """A wrong password is told as that, and its text is not in the message."""
+        """A wrong password is told as that."""
         make_repository(path)
-        with pytest.raises(WrongPassword, match="the password is wrong") as caught:
+        with pytest.raises(WrongPassword, match="the password is wrong"):
             open_with(path, password)
+
+    def test_no_secret_in_the_message(self, path: Path) -> None:
+        """The message does not say what was tried."""
+        make_repository(path)
+        with pytest.raises(WrongPassword) as caught:
+            open_with(path, "sesame")
         assert "sesame" not in str(caught.value)
 
     def test_same_key(self, path: Path) -> None:
