@@ -12,7 +12,7 @@ import pytest
 
 from symbiont_datad.fsops import swap
 from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned
-from symbiont_datad.fsops.swap import STAGING, exchange, put_in_place, staging
+from symbiont_datad.fsops.swap import STAGED, exchange, put_in_place, staging
 from tests.guard.keeping import NOW
 from tests.support import Link, build_tree, read_tree
 from tests.support import Tree as Data
@@ -30,9 +30,9 @@ def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 def swap_in(root: Path, path: str, new: Data | bytes | Link) -> str | None:
     """Stage `new` for `path` and put it in place."""
     tree = Tree(str(root))
-    with staging(tree, path) as stage:
-        build_tree(root / os.path.dirname(path) / stage.hidden, {stage.name: new})
-        return put_in_place(tree, stage, kind="replaced", reason=f"a restore of {path}", now=NOW)
+    with staging(tree, path, NOW) as stage:
+        build_tree((root / stage.place).parent, {stage.name: new})
+        return put_in_place(stage, kind="replaced", reason=f"a restore of {path}", now=NOW)
 
 
 @pytest.mark.usefixtures("_way")
@@ -54,8 +54,8 @@ def test_the_new_is_in_place_and_the_old_in_quarantine(
     quarantined = read_tree(cell)
     assert old == quarantined["item"]
     record = json.loads((cell / "record.json").read_text())
-    assert (os.path.basename(path), "replaced", f"a restore of {path}") == (
-        record["name"],
+    assert (path, "replaced", f"a restore of {path}") == (
+        record["path"],
         record["kind"],
         record["reason"],
     )
@@ -65,28 +65,28 @@ def test_what_was_not_there_is_just_put_there(tmp_path: Path) -> None:
     """With nothing at the path, nothing goes to quarantine."""
     build_tree(tmp_path, {"state": {}})
     assert swap_in(tmp_path, "state/a.json", b"new") is None
-    assert {"state": {"a.json": b"new"}} == read_tree(tmp_path)
+    assert {"state": {"a.json": b"new"}, QUARANTINE: {}} == read_tree(tmp_path)
 
 
 def test_a_stage_that_is_not_used_goes(tmp_path: Path) -> None:
-    """When restoring fails, the live file is untouched, and the hidden directory is gone with all in it."""
+    """When restoring fails, the live file is untouched, and the stage is gone with all in it."""
     build_tree(tmp_path, {"state": {"a": b"live"}})
 
     def fail() -> None:
-        with staging(Tree(str(tmp_path)), "state/a") as stage:
-            build_tree(tmp_path / "state" / stage.hidden, {"a": {"b": {"c": b"half"}}})
+        with staging(Tree(str(tmp_path)), "state/a", NOW) as stage:
+            build_tree((tmp_path / stage.place).parent, {"a": {"b": {"c": b"half"}}})
             assert 0o700 == os.fstat(stage.fd).st_mode & 0o7777
             raise RuntimeError("the repository is damaged")
 
     with pytest.raises(RuntimeError):
         fail()
-    assert {"state": {"a": b"live"}} == read_tree(tmp_path)
+    assert {"state": {"a": b"live"}, QUARANTINE: {}} == read_tree(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["", QUARANTINE, f"{QUARANTINE}/x/item"])
 def test_root_and_quarantine_are_refused(tmp_path: Path, path: str) -> None:
     """The root is replaced child by child, and the quarantine never."""
-    with pytest.raises(OSError, match="can't be replaced"), staging(Tree(str(tmp_path)), path):
+    with pytest.raises(OSError, match="can't be replaced"), staging(Tree(str(tmp_path)), path, NOW):
         pass
     assert {} == read_tree(tmp_path)
 
@@ -106,21 +106,24 @@ def test_an_exchange_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(swap, "_exchange", failing)
     with pytest.raises(OSError, match="busy"):
         swap_in(tmp_path, "state/a", b"new")
-    assert {"state": {"a": b"live"}, "new": {}} == read_tree(tmp_path)
+    assert {"state": {"a": b"live"}, "new": {}, QUARANTINE: {}} == read_tree(tmp_path)
 
 
-def test_what_was_live_stays_when_quarantine_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the old one can't be moved on, it is kept in the hidden directory: it is all that is left of it."""
+def test_what_was_live_stays_when_it_cannot_move_on(tmp_path: Path) -> None:
+    """If the old one can't get its name in the cell, it stays where the new one was: it is all that is left of it."""
     build_tree(tmp_path, {"state": {"a": b"live"}})
 
-    def failing(*_args: object, **_kwargs: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fail() -> None:
+        with staging(Tree(str(tmp_path)), "state/a", NOW) as stage:
+            build_tree(tmp_path / QUARANTINE / stage.cell, {"item": {"something": b""}, STAGED: {"a": b"new"}})
+            put_in_place(stage, kind="k", reason="r", now=NOW)
 
-    monkeypatch.setattr(swap, "quarantine", failing)
-    with pytest.raises(OSError, match="space"):
-        swap_in(tmp_path, "state/a", b"new")
-    (hidden,) = [name for name in os.listdir(tmp_path / "state") if name.startswith(STAGING)]
-    assert {"state": {"a": b"new", hidden: {"a": b"live"}}} == read_tree(tmp_path)
+    with pytest.raises(OSError, match="directory"):
+        fail()
+    (cell,) = (tmp_path / QUARANTINE).iterdir()
+    assert b"new" == (tmp_path / "state/a").read_bytes()
+    assert b"live" == (cell / STAGED / "a").read_bytes()
+    assert "state/a" == json.loads((cell / "record.json").read_text())["path"]
 
 
 KILLED = """
@@ -137,12 +140,12 @@ def die(event, args):
         if calls == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
 tree = Tree(sys.argv[1])
-with swap.staging(tree, "state/a") as stage:
+with swap.staging(tree, "state/a", 0) as stage:
     os.mkdir("a", dir_fd=stage.fd)
-    with open(f"{sys.argv[1]}/state/{stage.hidden}/a/new", "wb") as file:
+    with open(f"{sys.argv[1]}/{stage.place}/new", "wb") as file:
         file.write(b"new")
     sys.addaudithook(die)
-    swap.put_in_place(tree, stage, kind="k", reason="r", now=0)
+    swap.put_in_place(stage, kind="k", reason="r", now=0)
 """
 
 

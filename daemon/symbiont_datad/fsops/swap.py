@@ -1,26 +1,25 @@
 """Putting something restored in the place of what is live, which moves to quarantine and is never deleted first.
 
-What is new is staged in a hidden directory beside the old one, on the same file system, and made durable there. Then
-the two change places in one step (renameat2(2), `RENAME_EXCHANGE`), and the old one moves on to quarantine. After a
-crash at any point the old or the new one is in place, and the other one in the hidden directory (`.restore-…`) or in
-quarantine.
+What is new is staged in a cell of the quarantine (the same file system, and nobody else looks there) and made durable.
+Then the two change places in one step (renameat2(2), `RENAME_EXCHANGE`), and the old one is in quarantine, beside a
+record that was there before it. After a crash at any point the old or the new one is in place, and the other one in
+that cell.
 """
 
 import ctypes
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned, readable, sync_directory
-from symbiont_datad.fsops.write import quarantine
+from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, pinned, readable, sync_directory
+from symbiont_datad.fsops.write import ITEM, drop_cell, quarantine_cell, write_record
 
-STAGING = ".restore-"
-"""How the names of the hidden directories begin."""
+STAGED = "staged"
+"""The directory in a cell of the quarantine in which something is staged."""
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
@@ -31,50 +30,58 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(slots=True)
 class Stage:
-    """A hidden directory beside `path`, which is relative to the root. `name`: what the new entry is called in it.
+    """A directory in quarantine for what is to take the place of `path`, which is relative to the root.
 
-    `fd` is its descriptor (pinned), `parent_fd` that of the directory in which both are. `swapped`: what is in it now
-    is the old entry.
+    `name`: what the new entry is called in it. `fd` is its pinned descriptor, `parent_fd` that of the directory that
+    `path` is in, `cell_fd` that of the cell. `swapped`: what is in it now is the old entry.
     """
 
     path: str
     name: str
-    hidden: str
+    cell: str
+    cell_fd: int
     fd: int
     parent_fd: int
     swapped: bool = False
 
+    @property
+    def place(self) -> str:
+        """Where the staged entry is, relative to the root."""
+        return f"{QUARANTINE}/{self.cell}/{STAGED}/{self.name}"
+
 
 @contextmanager
-def staging(tree: Tree, path: str) -> Iterator[Stage]:
+def staging(tree: Tree, path: str, now: float) -> Iterator[Stage]:
     """A stage for what is to take the place of `path` (relative to the root, and not the root itself).
 
-    The directory that `path` is in must be there. When the block is left, the hidden directory goes, with what is still
-    in it; but not when that is what was live, because moving it to quarantine failed. Raises OSError or UnsafePath.
+    The directory that `path` is in must be there. When the block is left, what is still staged goes; but not when that
+    is what was live. `now` in seconds since the epoch. Raises OSError or UnsafePath.
     """
     if not path or path.split("/")[0] == QUARANTINE:
         raise OSError(errno.EINVAL, "that can't be replaced", path)
-    with tree.holding(path) as (parent_fd, name):
-        hidden = f"{STAGING}{secrets.token_hex(4)}"
-        os.mkdir(hidden, 0o700, dir_fd=parent_fd)
-        with pinned(hidden, parent_fd) as fd:
-            stage = Stage(path, name, hidden, fd, parent_fd)
+    with (
+        tree.root() as root_fd,
+        tree.holding(path) as (parent_fd, name),
+        quarantine_cell(root_fd, now) as (cell, cell_fd),
+    ):
+        os.mkdir(STAGED, 0o700, dir_fd=cell_fd)
+        with pinned(STAGED, cell_fd) as fd:
+            stage = Stage(path, name, cell, cell_fd, fd, parent_fd)
             try:
                 yield stage
             finally:
-                if stage.swapped:
-                    with suppress(OSError):
-                        os.rmdir(hidden, dir_fd=parent_fd)
-                else:
-                    shutil.rmtree(hidden, dir_fd=parent_fd)
+                if not stage.swapped:
+                    shutil.rmtree(STAGED, dir_fd=cell_fd)
+                    with beneath(root_fd, QUARANTINE) as quarantine_fd:
+                        drop_cell(quarantine_fd, cell, cell_fd)
 
 
-def put_in_place(tree: Tree, stage: Stage, *, kind: str, reason: str, now: float) -> str | None:
+def put_in_place(stage: Stage, *, kind: str, reason: str, now: float) -> str | None:
     """Let the staged entry take its place; hand back where in quarantine the old one is, None when there was none.
 
     Everything is durable when this returns. `kind` and `reason` are for the record in quarantine, `now` in seconds
-    since the epoch. Raises OSError or UnsafePath; then the old one is still in place, or, when `stage.swapped`, the new
-    one is, and the old one lies in the hidden directory.
+    since the epoch. Raises OSError; then the old one is still in place, or, when `stage.swapped`, the new one is, and
+    the old one is at `stage.place`.
     """
     _sync(stage.fd, stage.name)
     name, fd, parent_fd = stage.name, stage.fd, stage.parent_fd
@@ -84,6 +91,7 @@ def put_in_place(tree: Tree, stage: Stage, *, kind: str, reason: str, now: float
         os.rename(name, name, src_dir_fd=fd, dst_dir_fd=parent_fd)
         sync_directory(parent_fd)
         return None
+    write_record(stage.cell_fd, parent_fd, stage.path, live, kind=kind, reason=reason, now=now)
     stage.swapped = True
     try:
         exchange(fd, name, parent_fd, name)
@@ -93,8 +101,10 @@ def put_in_place(tree: Tree, stage: Stage, *, kind: str, reason: str, now: float
         raise
     sync_directory(fd)
     sync_directory(parent_fd)
-    folder, slash, _ = stage.path.rpartition("/")
-    return quarantine(tree, f"{folder}{slash}{stage.hidden}/{name}", kind=kind, reason=reason, now=now)
+    os.rename(name, ITEM, src_dir_fd=fd, dst_dir_fd=stage.cell_fd)
+    os.rmdir(STAGED, dir_fd=stage.cell_fd)
+    sync_directory(stage.cell_fd)
+    return f"{QUARANTINE}/{stage.cell}/{ITEM}"
 
 
 def exchange(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:

@@ -9,9 +9,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from symbiont_datad.errors import UnsafePath
-from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, give_away, pinned, set_mode, sync_directory
+from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, give_away, pinned, readable, set_mode, sync_directory
 from symbiont_datad.report import octal, printable
+
+ITEM = "item"
+"""What a thing is called in its cell of the quarantine."""
 
 
 def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None:
@@ -74,31 +76,56 @@ def quarantine(tree: Tree, path: str, *, kind: str, reason: str, now: float) -> 
     with (
         tree.root() as root_fd,
         _beneath_or_self(root_fd, folder) as from_fd,
-        _quarantine_directory(root_fd) as quarantine_fd,
+        quarantine_cell(root_fd, now) as (cell, cell_fd),
     ):
         found = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
+        write_record(cell_fd, from_fd, path, found, kind=kind, reason=reason, now=now)
+        current = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
+        if not os.path.samestat(found, current):  # an fsync is long enough for somebody to put things right
+            raise OSError(errno.EBUSY, "something else is there by now", path)
+        os.rename(name, ITEM, src_dir_fd=from_fd, dst_dir_fd=cell_fd)
+        sync_directory(cell_fd)
+        sync_directory(from_fd)
+    return f"{QUARANTINE}/{cell}/{ITEM}"
+
+
+@contextmanager
+def quarantine_cell(root_fd: int, now: float) -> Iterator[tuple[str, int]]:
+    """A new directory in the quarantine for one thing: its name and its pinned descriptor.
+
+    It is durable when the block ends. When the block raises, it goes if there is nothing but a record in it.
+    """
+    with _quarantine_directory(root_fd) as quarantine_fd:
         cell = _new_cell(quarantine_fd, now)
         with pinned(cell, quarantine_fd) as cell_fd:
             try:
                 _hand_over(root_fd, cell_fd)
-                record = _record(path, found, kind=kind, reason=reason, now=now)
-                if stat.S_ISLNK(found.st_mode):
-                    record["target"] = printable(os.readlink(name, dir_fd=from_fd))
-                write_atomic(cell_fd, "record.json", json.dumps(record, indent=2).encode() + b"\n")
-                current = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
-                if not os.path.samestat(found, current):  # an fsync is long enough for somebody to put things right
-                    raise OSError(errno.EBUSY, "something else is there by now", path)
-                os.rename(name, "item", src_dir_fd=from_fd, dst_dir_fd=cell_fd)
-            except (OSError, UnsafePath):
-                with suppress(OSError):
-                    os.unlink("record.json", dir_fd=cell_fd)
-                with suppress(OSError):
-                    os.rmdir(cell, dir_fd=quarantine_fd)
+                yield cell, cell_fd
+            except BaseException:
+                drop_cell(quarantine_fd, cell, cell_fd)
                 raise
-            sync_directory(cell_fd)
         sync_directory(quarantine_fd)
-        sync_directory(from_fd)
-    return f"{QUARANTINE}/{cell}/item"
+
+
+def drop_cell(quarantine_fd: int, cell: str, cell_fd: int) -> None:
+    """Remove a cell of the quarantine in which there is nothing but a record; leave it otherwise."""
+    with readable(".", cell_fd) as fd:
+        if not {"record.json"}.issuperset(os.listdir(fd)):
+            return
+    with suppress(OSError):
+        os.unlink("record.json", dir_fd=cell_fd)
+    with suppress(OSError):
+        os.rmdir(cell, dir_fd=quarantine_fd)
+
+
+def write_record(
+    cell_fd: int, from_fd: int, path: str, found: os.stat_result, *, kind: str, reason: str, now: float
+) -> None:
+    """Write down why what lies at `path` (its name in the directory `from_fd`) comes into this cell. Durable."""
+    record = _record(path, found, kind=kind, reason=reason, now=now)
+    if stat.S_ISLNK(found.st_mode):
+        record["target"] = printable(os.readlink(path.rpartition("/")[2], dir_fd=from_fd))
+    write_atomic(cell_fd, "record.json", json.dumps(record, indent=2).encode() + b"\n")
 
 
 def _record(path: str, found: os.stat_result, *, kind: str, reason: str, now: float) -> dict[str, Any]:

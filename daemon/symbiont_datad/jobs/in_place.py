@@ -1,4 +1,4 @@
-"""Restoring in place: staged beside, verified by reading back, swapped; what was live moves to quarantine, whole.
+"""Restoring in place: staged, verified by reading back, swapped; what was live is then in quarantine, whole.
 
 What is swapped is a unit: each path that the user named, or, without any, each directory of the layout. What is above
 the units is never swapped, so the tree always has its shape. Nothing is swapped before all is staged and verified.
@@ -95,7 +95,7 @@ def restore_in_place(
     with ExitStack() as stages:
         staged: list[tuple[Unit, Stage]] = []
         for unit in units(repository, wanted, layout):
-            stage = stages.enter_context(staging(layout.tree, unit.path))
+            stage = stages.enter_context(staging(layout.tree, unit.path, now))
             staged.append((unit, stage))
             _stage(repository, unit, stage, select, counts, progress, stopping)
         progress.begin("read back", len(staged))
@@ -104,7 +104,7 @@ def restore_in_place(
             _verify(repository, unit, stage, select, stopping)
             progress.files += 1
         progress.begin("swap", len(staged))
-        return counts, _swap(layout.tree, staged, wanted, progress, now)
+        return counts, _swap(staged, wanted, progress, now)
 
 
 def _stage(
@@ -154,15 +154,13 @@ def _verify(
 # Swapping
 
 
-def _swap(
-    tree: Tree, staged: list[tuple[Unit, Stage]], wanted: Wanted, progress: Progress, now: float
-) -> list[Swapped]:
+def _swap(staged: list[tuple[Unit, Stage]], wanted: Wanted, progress: Progress, now: float) -> list[Swapped]:
     done: list[Swapped] = []
     for unit, stage in staged:
         progress.current = unit.path
         reason = f"{printable(unit.path)} was restored from snapshot {wanted.id[:8]}"
         try:
-            done.append(Swapped(unit.path, put_in_place(tree, stage, kind=_KIND, reason=reason, now=now)))
+            done.append(Swapped(unit.path, put_in_place(stage, kind=_KIND, reason=reason, now=now)))
         except OSError as error:
             raise DatadError(_half_way(unit, stage, done, error)) from None
         progress.files += 1
@@ -175,10 +173,7 @@ def _half_way(unit: Unit, stage: Stage, done: list[Swapped], error: OSError) -> 
     path = printable(unit.path)
     lines = [f"{printable(one.path)}: is restored; what was there is {one.quarantined or 'nothing'}" for one in done]
     if stage.swapped:
-        hidden = os.path.join(os.path.dirname(unit.path), stage.hidden, stage.name)
-        lines.append(
-            f"{path}: is restored; what was there could not be moved to quarantine ({why}): {printable(hidden)}"
-        )
+        lines.append(f"{path}: is restored; what was there is {printable(stage.place)} ({why})")
     else:
         lines.append(f"{path}: can't be put in place: {why}; it is as it was, and so are those after it")
     return "\n".join(lines)

@@ -66,8 +66,14 @@ def verify(context: JobContext) -> JobReport:
         0.0,
         findings=tuple(run.findings),
         counts=run.counts,
-        message=f"{run.counts.get('problems', 0)} problems in the repository" if run.counts.get("problems") else "",
+        message=_message(run.counts.get("problems", 0)),
     )
+
+
+def _message(problems: int) -> str:
+    if not problems:
+        return ""
+    return f"{problems:,} problem{'s' if problems > 1 else ''} in the repository"
 
 
 def _verify(context: JobContext, repository: Repository, lock: HeldLock, run: _Run) -> None:
