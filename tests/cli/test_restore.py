@@ -387,7 +387,7 @@ def test_damaged_data_changes_nothing_in_place(datad: Datad, root: Path, shelf: 
     first, last = done.stderr.splitlines()
     assert first.startswith("symbiont-datad: logs/audit/new.log: can't be restored: ")
     assert "symbiont-datad: nothing was changed; --target restores what is whole" == last
-    assert live_before | {QUARANTINE: {}} == read_tree(root)
+    assert {**live_before, QUARANTINE: {}} == read_tree(root)
 
 
 def test_a_full_disk_changes_nothing_in_place(
@@ -405,7 +405,7 @@ def test_a_full_disk_changes_nothing_in_place(
         done = datad("--root", root, "restore", "latest", "--in-place")
         line = f"symbiont-datad: {root}: No space left on device; nothing was changed\n"
         assert (1, "", line) == (done.returncode, done.stdout, done.stderr)
-        assert before | {QUARANTINE: {}} == read_tree(root)
+        assert {**before, QUARANTINE: {}} == read_tree(root)
 
 
 def test_a_directory_that_is_gone_is_made_again(datad: Datad, root: Path, backup: str) -> None:
