@@ -16,7 +16,6 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from symbiont_datad.restic.chunk import WHOLE
-from symbiont_datad.restic.crew import Crew
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.known import SLACK_NS, Known, Memory, Seen, Trees
 from symbiont_datad.restic.listing import Listing, digest, each, list_directory, pack, unpack
@@ -26,6 +25,7 @@ from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.reading import TRIES, Live, Reader, attributes_of
 from symbiont_datad.restic.records import Snapshot, Summary, format_time_ns
 from symbiont_datad.restic.repository import Repository
+from symbiont_datad.restic.sealing import seal_files, sealing_crew
 from symbiont_datad.restic.tree import encode_tree, quote
 from symbiont_datad.restic.writer import Added, Writer
 
@@ -162,7 +162,7 @@ class Archiver:
         self._started_ns = time.time_ns()
         self._open: set[int] = set()
         self._submitted = 0
-        self._crew = Crew(repository.key, repository.level)
+        self._crew = sealing_crew(repository.key, repository.level)
 
     def archive(self, targets: Sequence[tuple[bytes, int]]) -> Archived:
         """Store the directories given as absolute path (without links in it) and readable descriptor.
@@ -366,7 +366,7 @@ class Archiver:
     def _read(self, fd: int, names: list[bytes], owners: list[int]) -> list[_Read | OSError]:
         """What one of the reading threads does."""
         many = len(names) > 1 and self._submitted > self._options.crew_from
-        sealed = self._crew.read(fd, names, owners) if many else None
+        sealed = seal_files(self._crew, fd, names, owners) if many else None
         results: list[_Read | OSError] = []
         for i, (name, owner) in enumerate(zip(names, owners, strict=True)):
             self._pause()

@@ -17,7 +17,7 @@ from symbiont_datad.restic.errors import Damaged, Interrupted, RepositoryError
 from symbiont_datad.restic.index import Index, Place
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.repository import Repository
-from symbiont_datad.restic.scrub import examine_suspects, read_packs
+from symbiont_datad.restic.scrub import Reading, examine_suspects
 from symbiont_datad.restic.subset import Choice
 from symbiont_datad.restic.tree import TYPES, Node, is_safe_name, split_tree
 
@@ -67,10 +67,13 @@ def check(
 
     progress = progress or Progress()
     contents = read_contents(repository, progress, ask)
-    _Walk(repository, contents, progress, ask).run()
     verified: list[str] = []
-    if choose is not None:
-        verified = read_packs(repository, choose(contents.sizes), contents, progress, ask)
+    if choose is None:
+        _Walk(repository, contents, progress, ask).run()
+    else:  # at the same time; what is told of the progress is how much data was read
+        with Reading(repository, choose(contents.sizes), contents, progress, ask) as reading:
+            _Walk(repository, contents, Progress(), ask).run()
+            verified = reading.finish()
     verified += examine_suspects(repository, contents, ask)
     progress.phase = ""
     return Checked(_judged(repository, contents, ask), contents.sizes, tuple(verified))

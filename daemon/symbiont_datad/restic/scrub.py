@@ -10,17 +10,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
+from types import TracebackType
+from typing import Self
 
-from symbiont_datad.restic.backend import FileKind
+import msgspec
+
+from symbiont_datad.restic.backend import Backend, FileKind
 from symbiont_datad.restic.compression import decompress_many
 from symbiont_datad.restic.contents import Contents, Problem, Progress, reason_of
-from symbiont_datad.restic.crypto import Buffer
+from symbiont_datad.restic.crew import Crew, Serve
+from symbiont_datad.restic.crypto import Buffer, Key
 from symbiont_datad.restic.errors import Damaged, Missing, RepositoryError
 from symbiont_datad.restic.index import Place
+from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.pack import PackedBlob, header_length, open_header, parse_header
 from symbiont_datad.restic.repository import Repository
 
 _THREADS = min(max(os.cpu_count() or 1, 2), 4)
+_MANY = 64 << 20
+"""Bytes from which on processes of their own read packs: they take 0.1 s to start."""
 _PIECE = 2 << 20
 _PLAIN = 4 << 20
 """Bytes of a pack, as stored and unpacked, that a thread has in memory at once, or a single blob where that is more."""
@@ -29,24 +37,94 @@ REMEDY = "`restic repair packs` saves the blobs that are good; the next backup s
 ORPHAN_REMEDY = "no index file names it, so nothing needs it; prune removes it"
 
 
-def read_packs(
-    repository: Repository, names: Sequence[str], contents: Contents, progress: Progress, ask: Callable[[], None]
-) -> list[str]:
-    """Read these packs; hand back those that are whole. The others become `contents.suspects`.
+class Reading:
+    """Reads packs behind other work. Used as a context manager: leaving the block by an exception ends the reading.
 
-    `ask` is called between two pieces of a pack, by several threads; what it raises ends the reading.
+    Those that are not whole become `contents.suspects`.
     """
-    scrubber = _Scrubber(repository, contents, progress, ask)
-    progress.phase, progress.files, progress.bytes = "data", 0, 0
-    progress.total_files, progress.total_bytes = len(names), sum(contents.sizes[name] for name in names)
-    with ThreadPoolExecutor(_THREADS, "scrub") as pool:
-        for work in [pool.submit(scrubber.read, name) for name in names]:
-            try:
-                work.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return scrubber.whole
+
+    def __init__(
+        self,
+        repository: Repository,
+        names: Sequence[str],
+        contents: Contents,
+        progress: Progress,
+        ask: Callable[[], None],
+    ) -> None:
+        """`ask` is called between two pieces of a pack, by several threads; what it raises ends the reading."""
+        self._scrubber = _Scrubber(repository, contents, progress, ask)
+        self._names = names
+        self._pool = ThreadPoolExecutor(_THREADS, "scrub")
+        size = sum(contents.sizes[name] for name in names)
+        progress.phase, progress.files, progress.bytes = "data", 0, 0
+        progress.total_files, progress.total_bytes = len(names), size
+        # Processes read a directory themselves; elsewhere it is the network that takes the time.
+        if size >= _MANY and type(repository.backend) is LocalBackend:
+            self._scrubber.crew = scrubbing_crew(repository)
+
+    def __enter__(self) -> Self:
+        if self._scrubber.crew is not None:
+            self._scrubber.crew.start(_THREADS)
+        self._work = [self._pool.submit(self._scrubber.read, name) for name in self._names]
+        return self
+
+    def finish(self) -> list[str]:
+        """Wait until all is read; hand back those that are whole. Raises what `ask` raised, or Unavailable."""
+        for work in self._work:
+            work.result()
+        return self._scrubber.whole
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._scrubber.crew is not None:
+            self._scrubber.crew.__exit__(kind, error, trace)
+
+
+class _Order(msgspec.Struct, array_like=True):
+    """Where the repository is, and its master key as in a key file. The first thing that a process is told."""
+
+    location: str
+    master: bytes
+
+
+class _Task(msgspec.Struct, array_like=True):
+    """A pack to read, and what the index says of it: see `verify_pack`."""
+
+    name: str
+    size: int
+    header: bytes
+
+
+class _Answer(msgspec.Struct, array_like=True):
+    """Why a pack is not whole; empty when it is. `gone`: there is no such pack any more."""
+
+    reason: str = ""
+    gone: bool = False
+
+
+def scrubbing_crew(repository: Repository) -> Crew:
+    """Processes that read packs of a repository in a directory (see `crew`)."""
+    return Crew(__name__, msgspec.msgpack.encode(_Order(repository.backend.location, repository.key.to_master())))
+
+
+def serve(order: bytes) -> Serve:
+    """What one of the processes does."""
+    told = msgspec.msgpack.decode(order, type=_Order)
+    backend, key = LocalBackend(told.location), Key.from_master(told.master)
+
+    def answer(text: bytearray, _fd: int) -> bytes:
+        task = msgspec.msgpack.decode(text, type=_Task)
+        try:
+            verify_pack(backend, key, task.name, task.size, task.header, lambda _: None)
+        except Missing:
+            return msgspec.msgpack.encode(_Answer("it is gone", True))
+        except RepositoryError as error:
+            return msgspec.msgpack.encode(_Answer(reason_of(error)))
+        return msgspec.msgpack.encode(_Answer())
+
+    return answer
 
 
 @dataclass(slots=True)
@@ -57,6 +135,7 @@ class _Scrubber:
     contents: Contents
     progress: Progress
     ask: Callable[[], None]
+    crew: Crew | None = None
     whole: list[str] = field(default_factory=list)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -76,31 +155,50 @@ class _Scrubber:
 
     def verify(self, name: str) -> None:
         """Read a pack. Raises Damaged when anything in it is not as its name, its header and the index say."""
-        repository = self.repository
+        self.ask()
         entry = self.contents.packs.get(name)
-        load, key = repository.backend.load, repository.key
-        if entry is None:
-            size = self.contents.sizes[name]
-            body = size - header_length(load(FileKind.DATA, name, max(size - 4, 0)), size)
-        else:
-            body = entry.body
-        tail = load(FileKind.DATA, name, body)
-        if header_length(tail[-4:], body + len(tail)) != len(tail):
-            raise Damaged("its header has another length than its blobs leave")
-        header = open_header(tail, key)
-        if entry is not None and sha256(header).digest() != entry.header:
-            raise Damaged("its header names other blobs than the index does")
-        hashed = sha256()
-        for start, end, group in _pieces(parse_header(header)):
-            self.ask()
-            piece = load(FileKind.DATA, name, start, end - start)
-            hashed.update(piece)
-            _verify(repository, start, memoryview(piece), group)
-            with self._counting:
-                self.progress.bytes += end - start
-        hashed.update(tail)
-        if hashed.hexdigest() != name:
-            raise Damaged("its content changed since it was written")
+        # The size that the index implies, so that a file of another size is found to be damaged.
+        size = entry.size if entry is not None else self.contents.sizes[name]
+        header = entry.header if entry is not None else b""
+        if self.crew is not None:
+            text = self.crew.ask(msgspec.msgpack.encode(_Task(name, size, header)))
+            if text is not None:
+                answer = msgspec.msgpack.decode(text, type=_Answer)
+                if answer.reason:
+                    raise Missing(answer.reason) if answer.gone else Damaged(answer.reason)
+                self._tick(size)
+                return
+        verify_pack(self.repository.backend, self.repository.key, name, size, header, self._tick)
+
+    def _tick(self, count: int) -> None:
+        self.ask()
+        with self._counting:
+            self.progress.bytes += count
+
+
+def verify_pack(backend: Backend, key: Key, name: str, size: int, header: bytes, tick: Callable[[int], None]) -> None:
+    """Read a pack of this size. Raises Damaged when anything in it is not as its name and its header say.
+
+    `header`: the SHA-256 of the plain header that the index implies; empty when no index names the pack. `tick` is told
+    how many bytes were read since the last time.
+    """
+    load = backend.load
+    length = header_length(load(FileKind.DATA, name, max(size - 4, 0), 4), size)
+    tail = load(FileKind.DATA, name, size - length)
+    if len(tail) != length:
+        raise Damaged("its header has another length than its blobs leave")
+    plain = open_header(tail, key)
+    if header and sha256(plain).digest() != header:
+        raise Damaged("its header names other blobs than the index does")
+    hashed = sha256()
+    for start, end, group in _pieces(parse_header(plain)):
+        piece = load(FileKind.DATA, name, start, end - start)
+        hashed.update(piece)
+        _verify(key, start, memoryview(piece), group)
+        tick(end - start)
+    hashed.update(tail)
+    if hashed.hexdigest() != name:
+        raise Damaged("its content changed since it was written")
 
 
 def _pieces(blobs: list[PackedBlob]) -> Iterator[tuple[int, int, list[PackedBlob]]]:
@@ -118,12 +216,12 @@ def _pieces(blobs: list[PackedBlob]) -> Iterator[tuple[int, int, list[PackedBlob
         yield group[0].offset, group[-1].offset + group[-1].length, group
 
 
-def _verify(repository: Repository, start: int, piece: memoryview, blobs: list[PackedBlob]) -> None:
+def _verify(key: Key, start: int, piece: memoryview, blobs: list[PackedBlob]) -> None:
     """Open these blobs, which lie in `piece` from `start` on. Raises Damaged when one is not what its id says.
 
     In three rounds, because this is where a check spends its time.
     """
-    open_sealed = repository.key.open
+    open_sealed = key.open
     opened = [open_sealed(piece[blob.offset - start : blob.offset - start + blob.length]) for blob in blobs]
     frames: list[Buffer] = []
     sizes: list[int] = []
