@@ -31,7 +31,9 @@ def pieces(fd: int, size: int, seed: int) -> Iterator[tuple[memoryview, bool]]:
     cutter = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=seed)
     for start, end, is_hole in _extents(fd, size):
         if is_hole:
-            for at in range(start, end, LARGEST):
+            # restic makes holes only in a file that has this chunk of zeros, its own smallest one.
+            yield memoryview(_ZEROS)[:SMALLEST], True
+            for at in range(start + SMALLEST, end, LARGEST):
                 yield memoryview(_ZEROS)[: end - at], True
         else:
             for chunk in cutter.cut_stream(_Window(fd, start, end)):

@@ -53,6 +53,8 @@ def special_node(dir_fd: int, name: bytes, found: os.stat_result) -> bytes:
     node.extended_attributes = [Attribute(*pair) for pair in attributes_at(dir_fd, name)]
     if kind not in ("fifo", "socket"):
         node.links = found.st_nlink
+    if node.links != 1:  # so restic has it, and equal trees are stored once
+        node.device_id = found.st_dev
     if kind in ("dev", "chardev"):
         node.device = found.st_rdev
     if kind == "symlink":

@@ -88,7 +88,7 @@ def open_regular(name: bytes, dir_fd: int, owner: int) -> int:
 
 
 def attributes_of(fd: int) -> list[tuple[str, bytes]]:
-    """The extended attributes of an open file, by name; none where the system or the file system has none."""
+    """The extended attributes of an open file; none where the system or the file system has none."""
     return _attributes(fd, follow=True)
 
 
@@ -105,7 +105,7 @@ def _attributes(target: int | bytes, *, follow: bool) -> list[tuple[str, bytes]]
     except OSError:
         return []
     found = []
-    for name in sorted(names):
+    for name in names:  # in the system's order, as restic has them: then equal trees are stored once
         try:
             found.append((as_text(name), os.getxattr(target, name, follow_symlinks=follow)))
         except OSError:  # it went, or we may not
