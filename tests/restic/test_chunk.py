@@ -161,7 +161,8 @@ def test_a_hole_is_not_read(tmp_path: Path) -> None:
         pytest.skip("not on this platform: the file system has no holes")
 
     assert (MIB << 10) + 2 * MIB == sum(size for size, _ in found)
-    assert {LARGEST} == set(holes[:-1])
+    assert SMALLEST == holes[0]  # restic makes holes again in a file that has this chunk
+    assert {LARGEST} == set(holes[1:-1])
     assert sum(holes) > 1000 * MIB
 
 
