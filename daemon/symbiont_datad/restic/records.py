@@ -90,23 +90,23 @@ class IndexFile(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     """What a backup did. Sizes in bytes; `data_added_packed` as stored. Times are RFC 3339.
 
-    Source: restic 0.17+ `restic.SnapshotSummary`.
+    A field that another program left out counts as nothing. Source: restic 0.17+ `restic.SnapshotSummary`.
     """
 
-    backup_start: str
-    backup_end: str
-    files_new: int
-    files_changed: int
-    files_unmodified: int
-    dirs_new: int
-    dirs_changed: int
-    dirs_unmodified: int
-    data_blobs: int
-    tree_blobs: int
-    data_added: int
-    data_added_packed: int
-    total_files_processed: int
-    total_bytes_processed: int
+    backup_start: str = ""
+    backup_end: str = ""
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    dirs_new: int = 0
+    dirs_changed: int = 0
+    dirs_unmodified: int = 0
+    data_blobs: int = 0
+    tree_blobs: int = 0
+    data_added: int = 0
+    data_added_packed: int = 0
+    total_files_processed: int = 0
+    total_bytes_processed: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
