@@ -23,7 +23,7 @@ from symbiont_datad.fsops.process import this_process
 from symbiont_datad.restic.archiver import Archiver, Options, snapshot_of
 from symbiont_datad.restic.backend import Backend, FileKind
 from symbiont_datad.restic.crypto import Scrypt
-from symbiont_datad.restic.errors import LockLost, RepositoryError, RepositoryLocked
+from symbiont_datad.restic.errors import LockLost, NoRepository, RepositoryError, RepositoryExists, RepositoryLocked
 from symbiont_datad.restic.inventory import take_inventory
 from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.local import LocalBackend
@@ -122,6 +122,16 @@ def init(task: Task, tell: Teller) -> None:
     tell("made")
 
 
+def join(task: Task, tell: Teller) -> None:
+    """Make the repository, unless there is one already."""
+    try:
+        _opened(task)
+    except NoRepository:
+        with suppress(RepositoryExists):
+            init(task, tell)
+    tell("joined")
+
+
 def backup(task: Task, tell: Teller) -> None:
     """Make a snapshot of the source, as the backup job does it."""
     repository = _opened(task)
@@ -187,7 +197,7 @@ def change_key(task: Task, tell: Teller) -> None:
 
 
 WORK: dict[str, Callable[[Task, Teller], None]] = {
-    "init": init, "backup": backup, "prune": prune, "change_key": change_key,
+    "init": init, "join": join, "backup": backup, "prune": prune, "change_key": change_key,
 }  # fmt: skip
 
 
@@ -287,7 +297,8 @@ def run(task: Task, pipe: Connection) -> None:
 class Source:
     """A tree that changes from turn to turn, on the disk and as data."""
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Path, seed: int, changes: int | None = None) -> None:
+        """Two of the same `seed` begin alike; with different `changes` they become different."""
         self.path = path
         self._random = random.Random(seed)
         noise = self._random.randbytes
@@ -297,6 +308,8 @@ class Source:
             "large": {f"{i}": noise(9000) for i in range(4)},
         }
         self._files["large"]["huge"] = noise(1_200_000)  # in chunks, and a pack of its own
+        if changes is not None:
+            self._random.seed(changes)
         build_tree(path, self._files)
 
     @property
