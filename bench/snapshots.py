@@ -380,8 +380,6 @@ def one_round(work: Path, tools: Sequence[str], cases: Sequence[str], number: in
         shutil.rmtree(work / tool, ignore_errors=True)
         (work / tool).mkdir()
         measure(TOOLS[tool]("init", work / tool, source), log)
-    for path, _ in files_below(source):
-        (source / path).read_bytes()
     for case in cases:
         if case == CHANGED:
             change(source, number)
@@ -391,6 +389,9 @@ def one_round(work: Path, tools: Sequence[str], cases: Sequence[str], number: in
             own = work / tool
             runs = TOOLS[tool](case, own, source)
             os.sync()
+            warm = source if case in (FIRST, NOTHING, CHANGED) else own / "repository"
+            for path, _ in files_below(warm):
+                (warm / path).read_bytes()  # some systems drop from their page cache what nobody has used for a while
             cost = measure(runs, log, memory=number == 0)
             print(f"round {number} {tool:7}{case:11}{cost.wall_s:8.2f} s{cost.cpu_s:8.2f} s CPU", file=sys.stderr)
             if number:
@@ -507,6 +508,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a directory for the files, which stay")
     parser.add_argument("--json", action="store_true", help="all figures as one JSON document on stdout")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then too
     wanted = set(given.only or CASES)
     for case in tuple(wanted):
         wanted |= NEEDS.get(case, set())
