@@ -28,7 +28,10 @@ PATIENCE_S = 60.0
 
 
 def work(task: Task) -> list[tuple[Any, ...]]:
-    """Do a task in a process of its own, again as long as somebody else has the lock; hand back what it told."""
+    """Do a task in a process of its own, again as long as somebody else has the lock; hand back what it told.
+
+    rclone, too, is given another try: rarely, while it is busy, it denies that there is a bucket.
+    """
     until = time.monotonic() + PATIENCE_S
     while True:
         worker = start(task)
@@ -38,7 +41,7 @@ def work(task: Task) -> list[tuple[Any, ...]]:
         if code == 0:
             return told
         assert (1, "failed") == (code, told[-1][0]), (task.work, task.hostname, told)
-        assert told[-1][1] in ("RepositoryLocked", "LockLost"), (task.work, task.hostname, told)
+        assert told[-1][1] in ("RepositoryLocked", "LockLost", "NoRepository"), (task.work, task.hostname, told)
         assert time.monotonic() < until, told
         time.sleep(random.uniform(0, 0.1))
 
