@@ -109,7 +109,12 @@ def opened_or_made(settings: JobSettings, ledger: Ledger) -> Repository:
             try:
                 repository = opened(where)
             except errors.NoRepository:
-                repository = made(where)
+                try:
+                    repository = made(where)
+                except errors.Unusable as error:
+                    if not isinstance(error.__cause__, restic.RepositoryExists):
+                        raise
+                    repository = opened(where)  # another host was quicker
     if known is not None and known != repository.config.id:
         try:
             ledger.update_marks({mark: repository.config.id}, ())

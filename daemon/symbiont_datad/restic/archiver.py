@@ -240,7 +240,8 @@ class Archiver:
     def _start(self, fd: int, path: bytes, trees: Trees, depth: int, own: os.stat_result | None = None) -> _Directory:
         """List a directory, have its changed files read, start its subdirectories. Takes over the descriptor.
 
-        `own`: what lstat says of the directory itself where no directory above it is compared.
+        `own`: what lstat says of the directory itself where no directory above it is compared. Raises OSError when it
+        can't be listed; then nothing has begun.
         """
         self._open.add(fd)
         self._pause()
@@ -399,8 +400,14 @@ class Archiver:
             self._miss(path, error)
             here.unsure.add(name)
         else:
-            child = self._start(fd, path, here.trees.below(quote(name)), depth + 1)
-            here.children.append((name, found, child))
+            trees = here.trees.below(quote(name))
+            try:
+                here.children.append((name, found, self._start(fd, path, trees, depth + 1)))
+            except OSError as error:
+                self._miss(path, error)
+                here.unsure.add(name)
+                self._open.discard(fd)
+                os.close(fd)
 
     def _dataset(self, here: _Directory, trees: Trees, depth: int, own: os.stat_result | None) -> _Directory:
         """Read a directory whose parts name each other, in order, and again when parts went away meanwhile.
