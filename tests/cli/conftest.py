@@ -14,7 +14,8 @@ import pytest
 
 from symbiont_datad import settings_sources
 from symbiont_datad.cli import main
-from symbiont_datad.restic.archiver import Archiver, Options, snapshot_of
+from symbiont_datad.restic.archived import Options, snapshot_of
+from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.crypto import Scrypt
 from symbiont_datad.restic.lock import Identity
 from symbiont_datad.restic.places import backend_at

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from symbiont_datad.restic.archiver import Archiver, Options, snapshot_of
+from symbiont_datad.restic.archived import Options, snapshot_of
+from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.backend import Backend
 from symbiont_datad.restic.crypto import Scrypt
 from symbiont_datad.restic.local import LocalBackend

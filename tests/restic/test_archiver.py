@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from symbiont_datad.restic import find
-from symbiont_datad.restic.archiver import Archived, Archiver, Options, snapshot_of
+from symbiont_datad.restic.archived import Archived, Options, snapshot_of
+from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.backend import Backend, FileKind
 from symbiont_datad.restic.checker import check
 from symbiont_datad.restic.crypto import Scrypt

@@ -22,8 +22,8 @@ from symbiont_datad.layout import Category
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Action, Finding, Severity
-from symbiont_datad.restic import archiver
-from symbiont_datad.restic.archiver import Archived, Archiver, Options, snapshot_of
+from symbiont_datad.restic.archived import Archived, Options, Progress, snapshot_of
+from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import HeldLock
 from symbiont_datad.restic.records import Snapshot
@@ -97,7 +97,7 @@ def take(
     memory = ours.remembered(context.settings, repository, tag)
     writer = Writer(repository)
     # The archiver counts into the job's own progress, which has the same attributes as its own.
-    progress = cast(archiver.Progress, context.progress)
+    progress = cast(Progress, context.progress)
     with writer, ExitStack() as held:
         held.callback(shutil.rmtree, scratch, ignore_errors=True)
         there = list(_held(context, paths, targets, held))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from symbiont_datad.restic import find
-from symbiont_datad.restic.archiver import Archived, Archiver, Options, snapshot_of
+from symbiont_datad.restic.archived import Archived, Options, snapshot_of
+from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.checker import Problem, check
 from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.records import Snapshot

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.restic.archiver import Options
+from symbiont_datad.restic.archived import Options
 from symbiont_datad.restic.prune import Limits, Progress, carry_out, forget, plan, survey
 from tests.restic.interop.peers import Ours, Restic
 from tests.restic.interop.rich import as_kept_by, differences, facts_of

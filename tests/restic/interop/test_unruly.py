@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.restic.archiver import Options
+from symbiont_datad.restic.archived import Options
 from tests.conftest import AsNobody
 from tests.restic.interop.peers import Ours, Restic
 from tests.restic.interop.rich import LARGE

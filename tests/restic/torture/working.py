@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from symbiont_datad.fsops.process import this_process
-from symbiont_datad.restic.archiver import Archiver, Options, snapshot_of
+from symbiont_datad.restic.archived import Options, snapshot_of
+from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.backend import Backend, FileKind
 from symbiont_datad.restic.crypto import Scrypt
 from symbiont_datad.restic.errors import LockLost, NoRepository, RepositoryError, RepositoryExists, RepositoryLocked
