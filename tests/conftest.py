@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -26,6 +27,14 @@ class AsNobody(Protocol):
     """Calls a function as the user nobody; see `run_as`."""
 
     def __call__(self, function: Callable[[], T], /) -> T: ...
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log() -> Iterator[None]:
+    """No test leaves its way of logging to the next one in the same process."""
+    yield
+    if "structlog" in sys.modules:
+        sys.modules["structlog"].reset_defaults()
 
 
 @pytest.fixture

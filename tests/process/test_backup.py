@@ -60,6 +60,7 @@ def a_locked_database(base: Path) -> Iterator[None]:
         database.execute("rollback")
 
 
+@pytest.mark.slow
 def test_snapshots_on_the_timetable(tmp_path: Path) -> None:
     """A new daemon makes a backup at once, an autosave when state changes, and restic finds all of it whole."""
     with running(tmp_path, OFTEN) as daemon:
@@ -96,7 +97,6 @@ def test_a_daemon_that_is_killed_loses_no_backup(tmp_path: Path) -> None:
         pid = backing_up(daemon)
         until(lambda: list((tmp_path / "backups").glob("locks/*")))
         daemon.stop(signal.SIGKILL)
-        assert not gone(pid)
     until(lambda: gone(pid))
     until(lambda: not [*(tmp_path / "backups").glob("locks/*"), *(tmp_path / "datad").glob("copies/*/*")])
     with running(tmp_path, RARELY) as daemon:

@@ -92,7 +92,11 @@ class _Member:
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
-        _send(self._socket, order)
+        try:
+            _send(self._socket, order)
+        except OSError:
+            self.end()
+            raise
 
     def ask(self, text: bytes, fd: int | None) -> bytearray:
         _send(self._socket, text, fd)

@@ -237,7 +237,7 @@ def code(word: str) -> str:
 def test_what_a_server_says_is_told(call: str, answer: Answer, error: type[Exception], message: str) -> None:
     """Each answer becomes the error that it means, of exactly this kind, whatever the call was."""
     with recorder(answer) as server:
-        patience_s = 10 if answer.status < 500 else 1  # what a server says of itself is asked for again
+        patience_s = 10 if answer.status < 500 else 0.6  # what a server says of itself is asked for again
         backend = CloudBackend("s3://bucket/p", S3 | {"AWS_ENDPOINT_URL": server.url}, patience_s)
         with pytest.raises(RepositoryError, match=rf"s3://bucket/p .*{message}") as caught:
             CALLS[call](backend)
