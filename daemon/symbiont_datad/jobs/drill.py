@@ -12,11 +12,11 @@ from random import Random
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.formats import sqlite
 from symbiont_datad.fsops.read import opened_regular
-from symbiont_datad.fsops.root import Tree
+from symbiont_datad.fsops.root import Tree, readable
 from symbiont_datad.restic.find import walk
 from symbiont_datad.restic.records import Snapshot, format_time_ns
 from symbiont_datad.restic.repository import Repository
-from symbiont_datad.restic.restorer import Options, Restorer, below
+from symbiont_datad.restic.restorer import Options, Restorer
 from symbiont_datad.restic.tree import Node
 
 FILES = 20
@@ -53,17 +53,16 @@ def drill(
     drilled = Drilled()
     picked = _pick(repository, bytes.fromhex(snapshot.tree), random)
     with _empty(scratch) as fd:
-        wanted = below([path for path, _ in picked])
-        restored = Restorer(repository, fd, Options(stopping=stopping)).restore(
-            bytes.fromhex(snapshot.tree), select=wanted
-        )
-        reasons = dict(restored.failed)
-        for path, node in picked:
+        for number, (path, node) in enumerate(picked):
             shown = os.fsdecode(path)
-            copy = scratch / shown
+            copy = scratch / str(number) / os.fsdecode(node.raw_name)
+            # One by one, each in a directory of its own: the whole tree need not be gone through once more for them.
+            os.mkdir(str(number), 0o700, dir_fd=fd)
+            with readable(str(number), fd) as folder:
+                failed = Restorer(repository, folder, Options(stopping=stopping)).restore_node(node).failed
             drilled.files += 1
             if not copy.is_file() or copy.is_symlink():
-                drilled.wrong.append((shown, reasons.get(path, "it was not restored")))
+                drilled.wrong.append((shown, failed[0][1] if failed else "it was not restored"))
                 continue
             with copy.open("rb") as file:
                 if not _is(repository, node, file.fileno()):
