@@ -76,6 +76,7 @@ def test_snapshots_on_the_timetable(tmp_path: Path) -> None:
     assert "state/sessions/s.json" in restic(tmp_path, "ls", "latest")
 
 
+@pytest.mark.slow
 def test_progress_is_told_and_a_hangup_survived(tmp_path: Path) -> None:
     """While a backup is under way, STATUS= says how far it is; the signal that `restic unlock` sends is survived."""
     logs = tmp_path / "data/logs/system"
@@ -91,6 +92,7 @@ def test_progress_is_told_and_a_hangup_survived(tmp_path: Path) -> None:
         assert 0 == daemon.wait_for_event("job_finished", job="backup")["count_torn"]
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_killed_loses_no_backup(tmp_path: Path) -> None:
     """kill -9 amid a backup: its process ends and leaves no lock, and the next daemon makes the backup."""
     with a_locked_database(tmp_path), running(tmp_path, RARELY) as daemon:

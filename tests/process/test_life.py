@@ -91,6 +91,7 @@ def test_it_ends_while_a_job_runs(tmp_path: Path) -> None:
         assert gone(child)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="not on this platform: children are found in /proc")
 def test_a_job_that_does_not_end_is_killed(tmp_path: Path) -> None:
     """A job's process that answers nothing doesn't hold the daemon up for more than a few seconds."""

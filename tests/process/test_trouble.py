@@ -173,6 +173,7 @@ def fill(directory: Path) -> None:
                     pass
 
 
+@pytest.mark.slow
 @as_root
 def test_a_full_disk_for_the_ledger(tmp_path: Path) -> None:
     """The daemon goes on repairing when its own disk is full, says so once, and records again when there is room."""

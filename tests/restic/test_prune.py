@@ -502,6 +502,7 @@ def moments_of_death(made: Made, at: Path, step: int = 1) -> Iterator[int]:
     assert number > 20  # there was something to do
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_every_snapshot_whole(made: Made, tmp_path: Path) -> None:
     """Whichever save or remove is never done: all can be read, and the next prune brings it to the same end."""
     prune(reopen(shutil.copytree(made.path, tmp_path / "pruned")))
