@@ -449,7 +449,8 @@ def test_two_restores_in_place_dont_meet(datad: Datad, root: Path, backup: str) 
 @pytest.mark.slow
 def test_a_restore_in_place_while_the_daemon_runs(datad: Datad, root: Path, shelf: Shelf) -> None:
     """The guard has nothing to undo: the tree is as declared, and nothing of ours is moved, removed or reported."""
-    with running(root.parent) as daemon:
+    # The daemon has a repository of its own: its first snapshots would race with the one that is restored here.
+    with running(root.parent, f'[backup]\nrepository = "{root.parent / "other"}"\n') as daemon:
         build_tree(root / "state" / "agents", {"a.json": b"{}"})
         shelf.make()
         shelf.add(root)
