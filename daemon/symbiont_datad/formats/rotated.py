@@ -1,0 +1,65 @@
+"""The names of rotated logs: what a rotation calls an archive, and what such a name says.
+
+An archive lies beside its live file: `agent.log` → `agent.log.20261126T192602Z-0001.zst`. The stamp is UTC and never
+goes back, and the number counts within one stamp; so the names of one log's archives sort in the stream's order. What
+follows tells how the content is stored: compressed, then sealed with age.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import total_ordering
+
+COMPRESSED = {"zstd": ".zst", "gzip": ".gz", "none": ""}
+"""The extension that each way of compressing gives a name."""
+
+SEALED = ".age"
+
+_NAME = re.compile(r"(?s)(.+)\.([0-9]{8}T[0-9]{6}Z)-([0-9]{4,})(\.zst|\.gz)?(\.age)?")
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+@total_ordering
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """One archive of the log that is called `live`. `at` is in whole seconds since the epoch."""
+
+    live: str
+    at: int
+    number: int
+    extension: str = ""
+    """`.zst`, `.gz`, or nothing for plain text."""
+    sealed: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the archive is called."""
+        stamp = datetime.fromtimestamp(self.at, UTC).strftime(_STAMP)
+        return f"{self.live}.{stamp}-{self.number:04}{self.extension}{SEALED if self.sealed else ''}"
+
+    def __lt__(self, other: "Rotated") -> bool:
+        """Whether this part of the stream came first; asked of archives of one log."""
+        return (self.at, self.number) < (other.at, other.number)
+
+
+def rotated(name: str) -> Rotated | None:
+    """What the name of a file says, if it is one that a rotation has given; else None."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    try:
+        at = datetime.strptime(found[2], _STAMP).replace(tzinfo=UTC)
+    except ValueError:  # the thirteenth month
+        return None
+    return Rotated(found[1], int(at.timestamp()), int(found[3]), found[4] or "", bool(found[5]))
+
+
+def following(live: str, last: Rotated | None, now: float) -> Rotated:
+    """What the next archive of a log is called, before it is compressed; `last` is its newest one so far.
+
+    Where the clock has gone back behind the newest archive, that one's stamp is used again.
+    """
+    at = int(now)
+    if last is None or last.at < at:
+        return Rotated(live, at, 1)
+    return Rotated(live, last.at, last.number + 1)
