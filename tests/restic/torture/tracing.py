@@ -29,13 +29,14 @@ _LINE = re.compile(r"(?:(?P<thread>\d+) +)?(?P<call>\w+)\((?P<arguments>.*)")
 class Call:
     """One call on the repository at `place` by a thread: as one of CALLS, the how many-th of this thread, and on what.
 
-    `what` is like `fsync data` for a file and `fsync data/` for its directory.
+    `what` is like `fsync data` for a file and `fsync data/` for its directory, `path` the first that the call names.
     """
 
     thread: str
     call: str
     number: int
     what: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,9 @@ def _calls(log: Path, place: str) -> "Sequence[Call]":
             continue
         counts[thread, call] += 1
         if place in arguments:
-            calls.append(Call(thread, call, counts[thread, call], f"{call.strip('/.*')} {_target(arguments, place)}"))
+            what = f"{call.strip('/.*')} {_target(arguments, place)}"
+            path = re.split('[">]', arguments[arguments.index(place) :])[0]
+            calls.append(Call(thread, call, counts[thread, call], what, path))
     return calls
 
 
