@@ -35,6 +35,8 @@ def _fresh_log() -> Iterator[None]:
     yield
     if "structlog" in sys.modules:
         sys.modules["structlog"].reset_defaults()
+    if "symbiont_datad.events" in sys.modules:
+        sys.modules["symbiont_datad.events"]._silent = False  # type: ignore[attr-defined]
 
 
 @pytest.fixture

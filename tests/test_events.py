@@ -114,6 +114,23 @@ def test_security_events_go_to_their_own_sink_as_well() -> None:
     assert ["permissions_restored"] == heard
 
 
+def test_a_command_that_tells_itself_is_silent() -> None:
+    """After `silence` nothing is said but to the audit log, until the log is configured again."""
+    heard: list[str] = []
+    out = io.StringIO()
+    events.configure("json", "info", out)
+    events.silence()
+    events.send_security_events_to(lambda entry: heard.append(str(entry["event"])))
+    try:
+        events.emit("permissions_restored", path="state")
+    finally:
+        events.send_security_events_to(None)
+    assert ("", ["permissions_restored"]) == (out.getvalue(), heard)
+    events.configure("json", "info", out)
+    events.emit("daemon_started")
+    assert "daemon_started" in out.getvalue()
+
+
 def test_an_unknown_event_is_a_mistake() -> None:
     """Only what `EVENTS` lists can be said."""
     events.configure("json", "info", io.StringIO())

@@ -92,6 +92,7 @@ _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 Sink = Callable[[Mapping[str, Any]], None]
 _security_sink: Sink | None = None
 _journal: "_JournalFactory | None" = None
+_silent = False
 
 
 def emit(name: str, /, **fields: Any) -> None:
@@ -100,9 +101,10 @@ def emit(name: str, /, **fields: Any) -> None:
     Raises KeyError for an event that `EVENTS` doesn't list. Never raises for a log that can't be written.
     """
     event = EVENTS[name]
-    import structlog
+    if not _silent:
+        import structlog  # 20 ms
 
-    structlog.get_logger().log(_LEVELS[event.severity], name, **fields)
+        structlog.get_logger().log(_LEVELS[event.severity], name, **fields)
     if event.security and _security_sink is not None:
         _security_sink({"event": name, **fields})
 
@@ -113,9 +115,16 @@ def send_security_events_to(sink: Sink | None) -> None:
     _security_sink = sink
 
 
+def silence() -> None:
+    """Say nothing until `configure` is called: for a command that tells of all that happens itself."""
+    global _silent
+    _silent = True
+
+
 def configure(form: str = "auto", level: str = "info", stream: IO[str] | None = None) -> None:
     """Set structlog up: `form` is `auto`, `console`, `json` or `journal`, `level` the least severe that is said."""
-    global _journal
+    global _journal, _silent
+    _silent = False
     if _journal is not None:
         _journal.close()
         _journal = None

@@ -4,7 +4,6 @@ Each source becomes a flat mapping from a name in parts to a raw value; the firs
 that no model declares are found here, values are judged by the models, and every problem becomes one line.
 """
 
-import json
 import os
 import re
 import stat
@@ -15,17 +14,14 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
-from pydantic_settings import SettingsError as BadVariable
 
 from symbiont_datad.errors import SettingsError
 from symbiont_datad.report import printable
 from symbiont_datad.settings import Conflict, Loaded, Name, Settings, dotted, leaves, undotted
 from symbiont_datad.settings_conflicts import links_out
 from symbiont_datad.settings_sections import ExtraDirectory, Retention, RetentionPolicy
-from symbiont_datad.settings_types import MASK, is_secret, section_of, unit_of
+from symbiont_datad.settings_types import MASK, PREFIX, is_secret, section_of, unit_of
 
-PREFIX = "SYMBIONT_DATAD_"
 CONFIG_VARIABLE = "SYMBIONT_DATAD_CONFIG"
 SYSTEM_FILE = Path("/etc/symbiont/datad.toml")
 RUN_SECRETS = Path("/run/secrets")
@@ -33,27 +29,6 @@ RUN_SECRETS = Path("/run/secrets")
 _LARGEST_FILE = 4 * 1024 * 1024
 
 Path_ = tuple[str, ...]
-
-
-class _Variables(EnvSettingsSource):
-    """Variables with `__` between levels, as nested values. Given ones instead of the process's own."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._given = {name.lower(): value for name, value in variables.items()}
-        super().__init__(_Everything)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return self._given
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        # Only what looks like a JSON list or object is one: a table's policy for "30" or "10%" is text.
-        return json.loads(value) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else value
-
-
-class _Everything(Settings, BaseSettings):
-    """The model as pydantic-settings wants it; only its names and types are used."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
 
 
 class _Sources:
@@ -143,9 +118,11 @@ def _add_variables(sources: _Sources, environ: Mapping[str, str]) -> None:
 
 
 def _add_variable(sources: _Sources, name: str, value: str, origin: str) -> None:
+    from symbiont_datad.settings_variables import BadVariable, Variables  # 20 ms, for those who set any
+
     path = tuple(name[len(PREFIX) :].lower().split("__"))
     try:
-        nested = _Variables({name: value})()
+        nested = Variables({name: value})()
     except (BadVariable, RecursionError):
         sources.problem(path, origin, "must be valid JSON when it begins with [ or {")
         return

@@ -29,6 +29,9 @@ from symbiont_datad.quantities import Share, format_duration, parse_duration, pa
 QUARANTINE = ".quarantine"
 """The directory inside the root that is no part of the layout."""
 
+PREFIX = "SYMBIONT_DATAD_"
+"""How the names of environment variables begin that are settings."""
+
 MASK = "**********"
 """What is shown for a secret."""
 

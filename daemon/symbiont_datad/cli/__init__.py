@@ -1,5 +1,7 @@
 """What people type. Each module holds one group of commands: parse, call, print, exit code."""
 
+import gc
+import os
 import sys
 
 from symbiont_datad.errors import DatadError, ExitCode
@@ -8,6 +10,8 @@ from symbiont_datad.ledger import LedgerError
 
 def main() -> None:
     """The command `symbiont-datad`. A failure that we know of is one line on stderr and its exit code."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for any takes 8 ms
+    gc.disable()  # until the settings are loaded: what is imported lives, and looking at it for garbage takes a while
     from symbiont_datad.cli.app import app
 
     try:
@@ -20,6 +24,9 @@ def main() -> None:
         _complain(f"{error.filename or 'the tree'}: not permitted ({error.strerror})", ExitCode.FAILED)
     except OSError as error:
         _complain(str(error), ExitCode.FAILED)
+    finally:
+        gc.freeze()  # or the interpreter, before it ends, would look at all of it once more
+        gc.enable()
 
 
 def _complain(text: str, code: ExitCode) -> None:

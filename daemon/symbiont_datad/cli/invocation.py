@@ -20,6 +20,8 @@ class Invocation:
 
     def load(self) -> "Loaded":
         """The settings, with `--root` before all other sources. Raises SettingsError."""
+        import gc
+
         from symbiont_datad.settings import load
 
         overrides: dict[str, object] = {}
@@ -29,7 +31,10 @@ class Invocation:
             # and is refused.
             keep = given == "." or given.startswith("~")
             overrides["root_data_dir"] = given if keep else os.path.abspath(given)
-        return load(self.config, overrides)
+        try:
+            return load(self.config, overrides)
+        finally:
+            gc.enable()  # see `main`
 
 
 def invocation(ctx: typer.Context) -> Invocation:

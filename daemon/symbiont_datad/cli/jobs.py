@@ -118,13 +118,14 @@ def _run(
     part: str = "",
     more: "Callable[[JobSettings, bool], show.Json] | None" = None,
 ) -> None:
+    from symbiont_datad import events
     from symbiont_datad.cli.progress import watched
     from symbiont_datad.jobs.context import Progress, job_settings
     from symbiont_datad.jobs.runner import open_ledger, run_here
     from symbiont_datad.ledger import Ledger
 
     settings = job_settings(invocation(ctx).load().settings)
-    show.quiet_log("critical")  # the report tells of all that goes wrong
+    events.silence()
     progress = Progress(name)
     with (
         stoppable() as stop,

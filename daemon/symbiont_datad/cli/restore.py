@@ -2,8 +2,9 @@
 
 import errno
 import os
+import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,12 +23,13 @@ from symbiont_datad.quantities import format_duration, format_size
 from symbiont_datad.report import Action, JobReport, Outcome, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from symbiont_datad.jobs.context import JobSettings, Progress
     from symbiont_datad.jobs.in_place import Swapped
     from symbiont_datad.jobs.restore import Wanted
     from symbiont_datad.ledger import Ledger
+    from symbiont_datad.restic.lock import HeldLock
     from symbiont_datad.restic.repository import Repository
     from symbiont_datad.restic.restorer import Counts
 
@@ -67,9 +69,7 @@ def restore(
     Exit code 3 when something could not be restored; each such file is named.
     """
     from symbiont_datad.jobs.context import job_settings
-    from symbiont_datad.jobs.repository import opened, told
-    from symbiont_datad.jobs.restore import choose
-    from symbiont_datad.jobs.snapshots import relative_to
+    from symbiont_datad.jobs.runner import open_ahead
 
     if (target is None) == (not in_place):
         raise SettingsError("where to? give one of --target DIR and --in-place")
@@ -79,16 +79,39 @@ def restore(
     if target is not None:
         target = Path(os.path.abspath(os.path.expanduser(target)))
         _refuse_inside(target, settings)
+    open_ahead(settings.repository)
+    from symbiont_datad.jobs.repository import opened, told
+    from symbiont_datad.jobs.restore import choose
+    from symbiont_datad.jobs.snapshots import relative_to
+
     repository = opened(settings.repository)
-    with told():
+    with told(), ExitStack() as held:
+        stop = held.enter_context(stoppable())
+        lock = None if no_lock or dry_run else held.enter_context(_locked(repository, stop))
         wanted = choose(repository, root, snapshot, [relative_to(root, path) for path in paths or ()], host, tag or ())
         if not wanted.whole and not wanted.paths:
-            held = ", ".join(printable(os.path.relpath(path, wanted.root)) for path in wanted.snapshot.paths)
-            show.note(f"symbiont-datad: snapshot {wanted.id[:8]} has only {held}; --tag backup is for all there is")
+            parts = ", ".join(printable(os.path.relpath(path, wanted.root)) for path in wanted.snapshot.paths)
+            show.note(f"symbiont-datad: snapshot {wanted.id[:8]} has only {parts}; --tag backup is for all there is")
         if dry_run:
             _list(repository, settings, wanted, as_json, in_place=in_place)
         else:
-            _restore(repository, settings, wanted, target, as_json, locking=not no_lock)
+            _restore(repository, settings, wanted, target, as_json, stop, lock)
+
+
+@contextmanager
+def _locked(repository: "Repository", stop: threading.Event) -> "Iterator[HeldLock]":
+    """Hold a lock that begins at once: what is read from then on is what its hash says, or a failure."""
+    from symbiont_datad.jobs.repository import locked
+    from symbiont_datad.restic.errors import Interrupted, RepositoryError, RepositoryLocked
+
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context(locked(repository, eager=True, stopping=stop.is_set))
+        except (RepositoryLocked, Interrupted):
+            raise
+        except RepositoryError as error:
+            raise DatadError(f"{printable(str(error))}; --no-lock restores without a lock") from None
+        yield lock
 
 
 def _refuse_inside(target: Path, settings: "JobSettings") -> None:
@@ -130,32 +153,29 @@ def _restore(
     wanted: "Wanted",
     target: Path | None,
     as_json: bool,
-    *,
-    locking: bool,
+    stop: threading.Event,
+    lock: "HeldLock | None",
 ) -> None:
     from symbiont_datad.jobs.context import Progress
-    from symbiont_datad.jobs.repository import locked
     from symbiont_datad.jobs.restore import restore_to
-    from symbiont_datad.restic.errors import Interrupted, RepositoryError, RepositoryLocked
+    from symbiont_datad.restic.errors import Interrupted
+
+    def stopping() -> bool:
+        if lock is not None and lock.refused is not None:
+            raise lock.refused
+        return stop.is_set()
 
     progress = Progress("restore")
     started = time.monotonic()
-    with ExitStack() as held:
-        stop = held.enter_context(stoppable())
-        if locking:
-            try:
-                held.enter_context(locked(repository, stopping=stop.is_set))
-            except (RepositoryLocked, Interrupted):
-                raise
-            except RepositoryError as error:
-                raise DatadError(f"{printable(str(error))}; --no-lock restores without a lock") from None
-        held.enter_context(watched(progress, as_json))
+    with watched(progress, as_json):
         try:
             if target is None:
-                done = _in_place(repository, settings, wanted, progress, stop.is_set)
+                done = _in_place(repository, settings, wanted, progress, stopping)
             else:
-                restored = restore_to(repository, wanted, target, progress, stop.is_set)
+                restored = restore_to(repository, wanted, target, progress, stopping)
                 done = _Done(restored.counts, restored.failed)
+            if done.failed and lock is not None:
+                lock.confirm()  # somebody who prunes may be to blame
         except Interrupted:
             raise Stopped(f"interrupted; {_LEFT[target is None]}") from None
         except OSError as error:

@@ -56,11 +56,11 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
-def quiet_log(level: str = "error") -> None:
+def quiet_log() -> None:
     """For commands: only errors are logged, to stderr, because the command itself prints what it did."""
     from symbiont_datad import events
 
-    events.configure("console", level, sys.stderr)
+    events.configure("console", "error", sys.stderr)
 
 
 def moment(at: float | None) -> str | None:

@@ -64,9 +64,13 @@ def is_database(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
+ENDINGS = (b"-wal", b"-shm", b"-journal")
+"""What a database's name is followed by in the names of the files that SQLite needs beside it."""
+
+
 def companions(name: bytes) -> tuple[bytes, ...]:
     """The files beside a database that have no place in a snapshot which holds a consistent copy of it."""
-    return name + b"-wal", name + b"-shm", name + b"-journal"
+    return tuple(name + ending for ending in ENDINGS)
 
 
 @contextmanager

@@ -15,11 +15,15 @@ JobFunction = Callable[[JobContext], JobReport]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row: the job's name (also its function's name), its module, and what it does, in words."""
+    """One row: the job's name (also its function's name), its module, and what it does, in words.
+
+    `opens`: whether it always opens the repository.
+    """
 
     name: str
     module: str
     purpose: str
+    opens: bool = False
 
     def load(self) -> JobFunction:
         """Import the function."""
@@ -36,9 +40,11 @@ JOBS: Mapping[str, Job] = {
             "checks changed state files, rotates the runtime's backups, saves a snapshot",
         ),
         Job("clean", "symbiont_datad.jobs.clean", "removes what the retention rules say"),
-        Job("backup", "symbiont_datad.jobs.backup", "makes a snapshot of the tree, forgets old ones, frees space"),
-        Job("verify", "symbiont_datad.jobs.verify", "checks the repository, reads a part of it, tries a restore"),
-        Job("prune", "symbiont_datad.jobs.prune", "forgets what the policy does not keep, frees space"),
+        Job(
+            "backup", "symbiont_datad.jobs.backup", "makes a snapshot of the tree, forgets old ones, frees space", True
+        ),
+        Job("verify", "symbiont_datad.jobs.verify", "checks the repository, reads a part of it, tries a restore", True),
+        Job("prune", "symbiont_datad.jobs.prune", "forgets what the policy does not keep, frees space", True),
         Job("usage", "symbiont_datad.jobs.usage", "measures the tree, keeps the modes of files"),
     )
 }

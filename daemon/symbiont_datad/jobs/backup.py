@@ -8,13 +8,18 @@ from symbiont_datad.jobs import repository as ours
 from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, Taken, counts_of, findings_of, recorded, refuse_full, take
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.forgetting import forget
-from symbiont_datad.jobs.prune import prune_when_it_pays
 from symbiont_datad.jobs.rehearsal import rehearsal
 from symbiont_datad.jobs.snapshots import readable_snapshots
+from symbiont_datad.ledger import LedgerError
+from symbiont_datad.quantities import HOUR
 from symbiont_datad.report import Action, Finding, JobReport, Outcome
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.lock import HeldLock
 from symbiont_datad.restic.repository import Repository
+
+_EVERY_S = HOUR
+"""A backup looks for what can be pruned no sooner than this after the last look, which reads all trees."""
+_MARK = "//pruned"
 
 
 @dataclass(slots=True)
@@ -68,11 +73,28 @@ def backup(context: JobContext) -> JobReport:
 def _back_up(context: JobContext, run: _Run) -> None:
     repository = ours.opened_or_made(context.settings, context.ledger)
     with ours.locked(repository, eager=True, patience_s=context.patience_s, stopping=context.stopping) as lock:
-        _snapshot(context, repository, run, lock)
+        others = _snapshot(context, repository, run, lock)
+    run.counts["freed"] = 0
+    if not _pruning_is_due(context) or not others:  # the first one needs all that there is
+        return
+    from symbiont_datad.jobs.prune import prune_when_it_pays  # at most once an hour
+
     pruned = prune_when_it_pays(context, repository)
     run.actions += pruned.actions
     run.findings += pruned.findings
     run.counts["freed"] = pruned.freed
+
+
+def _pruning_is_due(context: JobContext) -> bool:
+    """Whether it is time to look for what can be pruned; then this time is noted as the last one."""
+    mark = f"{_MARK}/{context.settings.repository.location}"
+    try:
+        if 0 <= context.now - float(context.ledger.marks().get(mark, "0")) < _EVERY_S:
+            return False
+        context.ledger.update_marks({mark: str(context.now)}, ())
+    except (LedgerError, ValueError):
+        pass  # then it looks each time
+    return True
 
 
 def _rehearse(context: JobContext, run: _Run) -> None:
@@ -83,8 +105,10 @@ def _rehearse(context: JobContext, run: _Run) -> None:
     _snapshot(context, rehearsal(found, context.settings.repository.level), run, None)
 
 
-def _snapshot(context: JobContext, repository: Repository, run: _Run, lock: HeldLock | None) -> None:
-    snapshots, _ = readable_snapshots(repository)
+def _snapshot(context: JobContext, repository: Repository, run: _Run, lock: HeldLock | None) -> bool:
+    """Make the snapshot and forget others; hand back whether there were any before."""
+    snapshots, unreadable = readable_snapshots(repository)
+    others = bool(snapshots or unreadable)
     taken = take(context, repository, BACKUP, [""], snapshots, lock)
     run.counts |= counts_of(taken)
     run.findings += findings_of(context, taken.archived)
@@ -96,6 +120,7 @@ def _snapshot(context: JobContext, repository: Repository, run: _Run, lock: Held
         forgotten = forget(context, repository, snapshots, tag, lock.check if lock else lambda: None)
         run.actions += forgotten
         run.counts["forgotten"] += len(forgotten)
+    return others
 
 
 def _message(taken: Taken) -> str:

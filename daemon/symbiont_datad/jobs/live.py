@@ -23,9 +23,7 @@ class LiveFiles:
         """Whether a file that begins so is a SQLite database."""
         return sqlite.is_database(head)
 
-    def companions(self, name: bytes) -> Sequence[bytes]:
-        """The files beside a database that are no part of a copy of it."""
-        return sqlite.companions(name)
+    companions = sqlite.ENDINGS
 
     @contextmanager
     def copy(self, dir_fd: int, name: bytes) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """Pruning: what the policy does not keep is forgotten, and data that no snapshot needs goes, which frees space."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,18 +12,15 @@ from symbiont_datad.jobs.context import JobContext, Progress
 from symbiont_datad.jobs.forgetting import forget, surplus
 from symbiont_datad.jobs.snapshots import readable_snapshots
 from symbiont_datad.ledger import LedgerError
-from symbiont_datad.quantities import HOUR, format_size
+from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 from symbiont_datad.restic import prune as restic
 from symbiont_datad.restic.errors import Damaged, Interrupted, Missing, RepositoryError, RepositoryLocked
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import HeldLock
-from symbiont_datad.restic.prune import Limits, Plan
+from symbiont_datad.restic.prune import Limits, Plan, Survey
 from symbiont_datad.restic.repository import Repository
 
-_EVERY_S = HOUR
-"""A backup looks for what can be pruned no sooner than this after the last look, which reads all trees."""
-_MARK = "//pruned"
 _SHOWN = {"trees": "files", "bytes": "bytes", "bytes_total": "total_bytes"}
 
 
@@ -52,13 +49,9 @@ def prune(context: JobContext) -> JobReport:
                 _plan(context, repository, done, counts)
             else:
                 with ours.locked(
-                    repository, exclusive=True, patience_s=context.patience_s, stopping=context.stopping
+                    repository, exclusive=True, eager=True, patience_s=context.patience_s, stopping=context.stopping
                 ) as lock:
-                    snapshots, _ = readable_snapshots(repository)
-                    for tag in (BACKUP, AUTOSAVE):
-                        done.actions += forget(context, repository, snapshots, tag, lock.check)
-                    counts["forgotten"] = len(done.actions)
-                    _carry_out(context, repository, lock, done, counts, only_if_it_pays=False)
+                    _prune(context, repository, lock, done, counts)
         except Interrupted:
             interrupted = True
     return JobReport(
@@ -74,22 +67,30 @@ def prune(context: JobContext) -> JobReport:
     )
 
 
+def _prune(context: JobContext, repository: Repository, lock: HeldLock, done: Pruned, counts: dict[str, int]) -> None:
+    snapshots, _ = readable_snapshots(repository)
+    doomed = [name for tag in (BACKUP, AUTOSAVE) for name, _ in surplus(context, snapshots, tag)]
+    found = _survey(context, repository, lock, doomed)
+    lock.confirm()
+    for tag in (BACKUP, AUTOSAVE):
+        done.actions += forget(context, repository, snapshots, tag, lock.check)
+    counts["forgotten"] = len(done.actions)
+    _carry_out(context, repository, lock, found, done, counts, only_if_it_pays=False)
+
+
 def prune_when_it_pays(context: JobContext, repository: Repository) -> Pruned:
     """After a backup: free space where enough can be freed, unless somebody else is at work on the repository.
 
     What goes wrong is handed back as a finding, for the backup is done. Raises Interrupted.
     """
     done = Pruned()
-    mark = f"{_MARK}/{context.settings.repository.location}"
     try:
-        if 0 <= context.now - float(context.ledger.marks().get(mark, "0")) < _EVERY_S:
-            return done
-        context.ledger.update_marks({mark: str(context.now)}, ())
-    except (LedgerError, ValueError):
-        pass  # then it looks each time
-    try:
-        with ours.locked(repository, exclusive=True, patience_s=context.patience_s, stopping=context.stopping) as lock:
-            _carry_out(context, repository, lock, done, {}, only_if_it_pays=True)
+        with ours.locked(
+            repository, exclusive=True, eager=True, patience_s=context.patience_s, stopping=context.stopping
+        ) as lock:
+            found = _survey(context, repository, lock)
+            lock.confirm()
+            _carry_out(context, repository, lock, found, done, {}, only_if_it_pays=True)
     except RepositoryLocked as error:
         emit("prune_skipped", job="backup", reason=str(error))
     except Interrupted:
@@ -101,29 +102,37 @@ def prune_when_it_pays(context: JobContext, repository: Repository) -> Pruned:
     return done
 
 
+def _survey(context: JobContext, repository: Repository, lock: HeldLock, doomed: Sequence[str] = ()) -> Survey:
+    """What there is, as it will be without the `doomed` snapshots. The lock need not be confirmed yet."""
+    context.progress.begin("prune")
+    return restic.survey(repository, _Mirrored(context.progress), _stopping(context, lock), without=doomed)
+
+
+def _stopping(context: JobContext, lock: HeldLock) -> Callable[[], bool]:
+    def stopping() -> bool:
+        lock.check()
+        return context.stopping()
+
+    return stopping
+
+
 def _carry_out(
     context: JobContext,
     repository: Repository,
     lock: HeldLock,
+    found: Survey,
     done: Pruned,
     counts: dict[str, int],
     *,
     only_if_it_pays: bool,
 ) -> None:
-    def stopping() -> bool:
-        lock.check()
-        return context.stopping()
-
     if isinstance(repository.backend, LocalBackend):
         repository.backend.sweep(time.time())  # temporary files that a crash has left
-    context.progress.begin("prune")
-    progress = _Mirrored(context.progress)
-    found = restic.survey(repository, progress, stopping)
     plan = restic.plan(found, Limits())
     if only_if_it_pays and not plan.pays:
         plan = plan.only_left_overs()
     counts["unused"] = plan.unused_after
-    pruned = restic.carry_out(repository, found, plan, progress, stopping)
+    pruned = restic.carry_out(repository, found, plan, _Mirrored(context.progress), _stopping(context, lock))
     done.freed = max(pruned.bytes_removed - pruned.bytes_added, 0)
     if pruned.left:
         detail = f"{len(pruned.left)} packs hold data that nothing needs, and there is no room to pack them anew"

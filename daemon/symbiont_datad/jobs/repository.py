@@ -161,7 +161,8 @@ def locked(
 ) -> Iterator[HeldLock]:
     """Hold a lock on the repository while the block runs. Who else holds one that excludes it is waited for so long.
 
-    An `eager` one begins at once; before anything but packs is written there, it has to be confirmed (see `sure`).
+    An `eager` one begins at once. Before anything but packs is written or removed there, and before anything is told of
+    what was read, it has to be confirmed (see `sure`).
 
     While it is held, SIGHUP does not end this process: `restic unlock` sends one to find out whether a lock's process
     lives (see `restic.lock`). Raises the errors of `restic`: to be used inside `told`.

@@ -18,9 +18,11 @@ from symbiont_datad.errors import DatadError, Locked
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.lock import hold
 from symbiont_datad.jobs import JOBS
-from symbiont_datad.jobs.context import JobContext, JobSettings, Progress
+from symbiont_datad.jobs.context import JobContext, JobSettings, Progress, RepositorySettings
+from symbiont_datad.jobs.secrets import repository_password
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import JobReport, Outcome
+from symbiont_datad.restic.stretching import stretch_ahead
 
 
 def run_here(
@@ -43,6 +45,8 @@ def run_here(
     The work is done even when the ledger can't be written: on a full disk `clean` is what makes room.
     """
     started = time.time() if now is None else now
+    if JOBS[name].opens:
+        open_ahead(settings.repository)
     function = JOBS[name].load()
     context = JobContext(settings, ledger, 0, started, dry_run, stopping, patience_s, progress or Progress(), subset)
     if dry_run:
@@ -62,6 +66,11 @@ def run_here(
             emit("ledger_failed", job=name, reason=str(error))
     _tell(report)
     return report
+
+
+def open_ahead(settings: RepositorySettings) -> None:
+    """Begin with what takes longest of opening the repository, while the modules that work with it are imported."""
+    stretch_ahead(settings.location, lambda: repository_password(settings.secrets))
 
 
 def open_ledger(settings: JobSettings) -> Ledger:

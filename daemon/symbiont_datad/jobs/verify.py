@@ -54,7 +54,7 @@ def verify(context: JobContext) -> JobReport:
     repository = ours.opened(context.settings.repository)
     with ours.told():
         try:
-            with ours.locked(repository, patience_s=context.patience_s, stopping=context.stopping) as lock:
+            with ours.locked(repository, eager=True, patience_s=context.patience_s, stopping=context.stopping) as lock:
                 _verify(context, repository, lock, run)
         except Interrupted:
             run.interrupted = True
@@ -85,6 +85,7 @@ def _verify(context: JobContext, repository: Repository, lock: HeldLock, run: _R
     # The check counts into the job's own progress, which has the same attributes as its own.
     progress = cast(contents.Progress, context.progress)
     checked = check(repository, choose=_choice(context, times), progress=progress, stopping=stopping)
+    lock.confirm()  # what was found beside a prune would mean nothing
     times.save(checked)
     _tell(run, checked)
     snapshots, _ = readable_snapshots(repository)

@@ -9,17 +9,20 @@ import gc
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import chain
 from typing import NamedTuple
 
 from symbiont_datad.restic.archived import Archived, Counts, Options, Progress
 from symbiont_datad.restic.chunk import WHOLE
 from symbiont_datad.restic.errors import Interrupted
+from symbiont_datad.restic.facts import ctime_of, fact_of, name_of
 from symbiont_datad.restic.known import SLACK_NS, Known, Memory, Seen, Trees
-from symbiont_datad.restic.listing import Listing, digest, each, list_directory, pack, unpack
+from symbiont_datad.restic.large import LARGE, Large, large_tree, patched_tree
+from symbiont_datad.restic.listing import Listing, list_directory
 from symbiont_datad.restic.nodes import directory_node, file_node, special_node
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.reading import TRIES, Reader, attributes_of
@@ -32,8 +35,7 @@ _BATCH = 64
 _BATCH_BYTES = 1 << 20
 _OPEN_DIRECTORIES = 100
 """Directories that wait for their files to be read; each holds a descriptor."""
-_LARGE = 100
-"""Entries from which on a directory is compared entry by entry with what is remembered, and not with its tree."""
+_LONG_TREE = 1 << 20
 _DEEPEST = 128
 _CLEAN_UP_S = 0.2
 """How long a dataset's clean-up is given to come to its end before the dataset is read again; longer each time."""
@@ -53,7 +55,7 @@ class _Directory:
     """A directory that is being put together: its descriptor, and a node for each entry as soon as it is known.
 
     `quiet`: lstat says the same of every entry as it did the last time. `unsure`: entries that were not read, or are
-    torn. `before`: of what was there the last time, the names that are known without a look at its tree.
+    torn. `last`: a large directory as it was the last time. `large`: what is to be remembered of one.
     """
 
     fd: int
@@ -66,10 +68,20 @@ class _Directory:
     attributes: list[tuple[str, bytes]]
     nodes: dict[bytes, bytes] = field(default_factory=dict)
     unsure: set[bytes] = field(default_factory=set)
-    before: set[bytes] | None = None
+    last: "_Last | None" = None
+    large: Large | None = None
     reads: "list[tuple[Future[list[_Read | OSError]], list[bytes]]]" = field(default_factory=list)
     children: "list[tuple[bytes, os.stat_result, _Directory]]" = field(default_factory=list)
     subtrees: dict[bytes, tuple[os.stat_result, bytes, list[tuple[str, bytes]]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """A large directory as it was. `stay`: the records of entries that are still the same; `names` of the others."""
+
+    large: Large
+    stay: set[bytes]
+    names: set[bytes]
 
 
 class Archiver:
@@ -98,6 +110,7 @@ class Archiver:
         self._open: set[int] = set()
         self._submitted = 0
         self._crew = sealing_crew(repository.key, repository.level)
+        self._behind: Future[None] | None = None
 
     def archive(self, targets: Sequence[tuple[bytes, int]]) -> Archived:
         """Store the directories given as absolute path (without links in it) and readable descriptor.
@@ -107,9 +120,14 @@ class Archiver:
         collecting = gc.isenabled()
         gc.disable()  # hundreds of thousands of records without a cycle
         try:
-            with self._crew, ThreadPoolExecutor(self._options.threads, "read") as self._readers:
+            with (
+                self._crew,
+                ThreadPoolExecutor(1, "tree") as self._storer,
+                ThreadPoolExecutor(self._options.threads, "read") as self._readers,
+            ):
                 try:
                     tree, unchanged = self._above(targets)
+                    self._catch_up()
                 except BaseException:
                     self._readers.shutdown(cancel_futures=True)
                     raise
@@ -185,25 +203,23 @@ class Archiver:
         if self._options.live is not None and self._options.live.is_dataset(here.listing.names):
             return self._dataset(here, trees, depth, own)
         if not here.quiet:
-            self._files(here, here.listing.names)
-        for name, found in zip(here.listing.names, here.listing.stats, strict=True):
-            if found is not None and stat.S_ISDIR(found.st_mode):
-                self._subdirectory(here, name, found, depth)
-                if len(self._open) > _OPEN_DIRECTORIES:
-                    self._finish_children(here)
+            self._files(here)
+        for name in here.listing.directories():
+            self._subdirectory(here, name, depth)
+            if len(self._open) > _OPEN_DIRECTORIES:
+                self._finish_children(here)
         return here
 
     def _listed(self, fd: int, path: bytes, trees: Trees, own: os.stat_result | None) -> _Directory:
         listing = self._list(fd, path)
-        found = digest(listing, own)
+        found = listing.digest(own)
         seen = self._memory.directories.get(path)
         if seen is not None:
             remembered = seen.tree, seen.before_ns
             trees = Trees(self._repository, lambda: [remembered])
         quiet = seen is not None and seen.entries == found
         if quiet:
-            listing.facts.clear()
-            _keep_directories(listing)
+            listing.forget_files()
         return _Directory(fd, path, listing, found, seen, quiet, trees, attributes_of(fd))
 
     def _list(self, fd: int, path: bytes) -> Listing:
@@ -213,60 +229,68 @@ class Archiver:
         def miss(name: bytes, error: OSError) -> None:
             self._miss(prefix + name, error)
 
-        return list_directory(fd, omit, miss, hollow=path in self._options.hollow)
+        return list_directory(fd, omit, miss) if path not in self._options.hollow else Listing()
 
-    def _files(self, here: _Directory, names: Iterable[bytes]) -> None:
+    def _files(self, here: _Directory) -> None:
         """Nodes for all that is no directory, as far as they are known; other threads read the rest."""
         batch: list[bytes] = []
         owners: list[int] = []
         size = 0
         apart, living = self._databases(here)
-        self._as_before(here, apart | living)
-        stats = dict(zip(here.listing.names, here.listing.stats, strict=True))
         get = here.trees.get
-        for name in names:
-            found = stats[name]
-            if found is None or stat.S_ISDIR(found.st_mode) or name in apart or name in here.nodes:
+        known_or_read = {*apart, *here.nodes, *chain.from_iterable(names for _, names in here.reads)}
+        for name, record in self._changed(here, apart | living):
+            found = fact_of(record)
+            if stat.S_ISDIR(found.mode) or name in known_or_read:
                 continue
-            if not stat.S_ISREG(found.st_mode):
-                self._special(here, name, found)
+            if not stat.S_ISREG(found.mode):
+                self._special(here, name)
                 continue
-            known = get(quote(name)) if here.before is None else None
+            known = get(quote(name)) if here.last is None else None
             if known is not None and known.is_unchanged(found) and name not in living and self._is_stored(here, known):
                 here.nodes[name] = known.raw
-                self._pass_by(1, found.st_size)
+                self._pass_by(1, found.size)
                 continue
-            if found.st_size > WHOLE:  # alone: it is for no process of the crew
-                self._submit(here, [name], [found.st_uid])
+            if found.size > WHOLE:  # alone: it is for no process of the crew
+                self._submit(here, [name], [found.uid])
                 continue
             batch.append(name)
-            owners.append(found.st_uid)
-            size += found.st_size
+            owners.append(found.uid)
+            size += found.size
             if len(batch) == _BATCH or size >= _BATCH_BYTES:
                 self._submit(here, batch, owners)
                 batch, owners, size = [], [], 0
         if batch:
             self._submit(here, batch, owners)
-        _keep_directories(here.listing)
 
-    def _as_before(self, here: _Directory, without: set[bytes]) -> None:
-        """Of a large directory, the nodes of all entries of which lstat says what it said the last time."""
-        if here.seen is None or not here.seen.facts or here.before is not None:
-            return
-        nodes = here.trees.files()
-        facts = unpack(here.seen.facts)
-        if nodes is None or not facts:
-            return
-        here.before = {fact[0] for fact in facts}
-        files = size = 0
-        for fact in each(here.listing.facts):
-            name = fact[0]
-            if fact in facts and name in nodes and name not in without:
-                here.nodes[name] = nodes[name]
-                if stat.S_ISREG(fact[5]):
-                    files += 1
-                    size += fact[3]
-        self._pass_by(files, size)
+    def _changed(self, here: _Directory, without: set[bytes]) -> Iterable[tuple[bytes, bytes]]:
+        """The entries, with their records; of a large directory that is remembered, those that are not as they were.
+
+        Whatever is told of the entries in `without`, they are looked at.
+        """
+        listing = here.listing
+        entries = zip(listing.names, listing.records, strict=True)
+        here.last = self._last(here, without)
+        if here.last is None:
+            return entries
+        stay = here.last.stay
+        changed = [(name, record) for name, record in entries if record not in stay]
+        sizes = [found.size for _, record in changed if stat.S_ISREG((found := fact_of(record)).mode)]
+        self._pass_by(listing.files - len(sizes), listing.size - sum(sizes))
+        return changed
+
+    def _last(self, here: _Directory, without: Collection[bytes] = ()) -> _Last | None:
+        """A large directory as it was the last time, if that is known. Of the names in `without`, none stays."""
+        large = Large.unpack(here.seen.facts) if here.seen is not None and here.seen.facts else None
+        if large is None:
+            return None
+        listing = here.listing
+        stay = set(large.records)
+        if not here.quiet:
+            stay.intersection_update(listing.records)
+        names = {*listing.directories(), *without}
+        stay.difference_update([record for record in listing.records if name_of(record) in names] if names else ())
+        return _Last(large, stay, {name_of(record) for record in large.records if record not in stay})
 
     def _databases(self, here: _Directory) -> tuple[set[bytes], set[bytes]]:
         """What lies beside live databases and is no part of a copy, and the databases that may be ahead of their file.
@@ -279,12 +303,14 @@ class Archiver:
         live = self._options.live
         if live is None:
             return apart, living
-        names = frozenset(here.listing.names)
-        for name in names:
-            owner, dash, _ = name.rpartition(b"-")
-            if dash and owner in names and name in live.companions(owner) and self._reader.is_database(here.fd, owner):
-                apart.add(name)
-                living.add(owner)
+        beside = [name for name in here.listing.names if name.endswith(live.companions)]
+        names = frozenset(here.listing.names) if beside else frozenset()
+        for name in beside:
+            for ending in live.companions:
+                owner = name.removesuffix(ending)
+                if owner != name and owner in names and self._reader.is_database(here.fd, owner):
+                    apart.add(name)
+                    living.add(owner)
         return apart, living
 
     def _is_stored(self, here: _Directory, known: Known) -> bool:
@@ -323,7 +349,7 @@ class Archiver:
             self._progress.bytes += result.size
         return results
 
-    def _subdirectory(self, here: _Directory, name: bytes, found: os.stat_result, depth: int) -> None:
+    def _subdirectory(self, here: _Directory, name: bytes, depth: int) -> None:
         path = here.path + b"/" + name
         try:
             if depth == _DEEPEST:
@@ -337,7 +363,7 @@ class Archiver:
         else:
             trees = here.trees.below(quote(name))
             try:
-                here.children.append((name, found, self._start(fd, path, trees, depth + 1)))
+                here.children.append((name, os.fstat(fd), self._start(fd, path, trees, depth + 1)))
             except OSError as error:
                 self._miss(path, error)
                 here.unsure.add(name)
@@ -355,16 +381,13 @@ class Archiver:
         for turn in range(TRIES):
             before = replace(self._counts), len(self._unread), len(self._torn)
             versions = live.versions(here.fd)
-            stats = dict(zip(here.listing.names, here.listing.stats, strict=True))
-            for name in live.reading_order(here.listing.names):
-                found = stats[name]
-                if found is not None and stat.S_ISDIR(found.st_mode):
-                    self._subdirectory(here, name, found, depth)
-                    self._finish_children(here)
+            for name in live.reading_order(here.listing.directories()):
+                self._subdirectory(here, name, depth)
+                self._finish_children(here)
             if here.quiet and here.seen is not None and here.seen.children == _digest_of_subtrees(here):
                 return here
             if not here.quiet:
-                self._files(here, here.listing.names)
+                self._files(here)
                 wait(read for read, _ in here.reads)
             lacked, lacking = lacking, live.lacking(here.fd, versions)
             if not lacking or lacking == lacked:
@@ -389,7 +412,7 @@ class Archiver:
         below = _digest_of_subtrees(here)
         if here.quiet and here.seen is not None and here.seen.children == below:
             tree, before_ns = here.seen.tree, here.seen.before_ns
-            self._pass_by(here.listing.files, here.listing.bytes)
+            self._pass_by(here.listing.files, here.listing.size)
             self._counts.dirs_unmodified += 1
         else:
             tree, before_ns = self._assemble(here), self._started_ns - SLACK_NS
@@ -400,16 +423,21 @@ class Archiver:
 
     def _remember(self, here: _Directory, below: bytes, tree: bytes, before_ns: int) -> None:
         listing = here.listing
-        sure = not here.unsure and listing.latest_ns < self._started_ns - SLACK_NS
+        safe_ns = self._started_ns - SLACK_NS
+        sure = not here.unsure and listing.latest_ns < safe_ns
         facts = here.seen.facts if here.quiet and here.seen is not None else b""
-        if listing.facts and len(listing.names) >= _LARGE:
-            facts = pack(listing.facts, here.unsure, self._started_ns - SLACK_NS)
+        if here.large is not None:
+            unsure = here.unsure
+            is_doubtful = lambda record: ctime_of(record) >= safe_ns or name_of(record) in unsure  # noqa: E731
+            facts = here.large.pack(None if sure else is_doubtful)
+            here.large = None
         if sure or facts:
             self._after[here.path] = Seen(here.digest if sure else b"", below, tree, before_ns, facts)
 
     def _assemble(self, here: _Directory) -> bytes:
         if here.quiet:
             self._take_over(here)
+        before = self._last_tree(here)
         for read, names in here.reads:
             for name, result in zip(names, read.result(), strict=True):
                 if isinstance(result, OSError):
@@ -419,7 +447,7 @@ class Archiver:
                     continue
                 here.nodes[name] = result.node
                 self._counts.bytes += result.size
-                if name in here.before if here.before is not None else here.trees.get(quote(name)) is not None:
+                if name in here.last.names if here.last is not None else here.trees.get(quote(name)) is not None:
                     self._counts.files_changed += 1
                 else:
                     self._counts.files_new += 1
@@ -431,8 +459,7 @@ class Archiver:
             here.nodes[name] = directory_node(name, found, subtree, attributes)
         known = here.trees.ids()
         here.trees.forget()
-        text = encode_tree([here.nodes[name] for name in sorted(here.nodes)])
-        here.nodes.clear()
+        text = self._text(here, before)
         tree = sha256(text).digest()
         if tree in known:
             self._counts.dirs_unmodified += 1
@@ -440,23 +467,76 @@ class Archiver:
             self._counts.dirs_changed += bool(known)
             self._counts.dirs_new += not known
             self._repository.need_index()
-            self._writer.store_as(tree, BlobType.TREE, text)
+            self._store_behind(tree, text)
         return tree
+
+    def _last_tree(self, here: _Directory) -> bytes:
+        """The tree that a large directory had; empty for another one. When it can't be read, all files are."""
+        if here.last is None:
+            return b""
+        text = here.trees.text()
+        if text is not None and here.last.large.fits(text):
+            return text
+        passed = [found for record in here.last.stay if stat.S_ISREG((found := fact_of(record)).mode)]
+        self._pass_by(-len(passed), -sum(found.size for found in passed))
+        self._read_anew(here)
+        return b""
+
+    def _text(self, here: _Directory, before: bytes) -> bytes:
+        """The directory's tree."""
+        nodes, records = here.nodes, here.listing.records
+        if here.last is not None:
+            text, here.large = patched_tree(before, here.last.large, here.last.stay, nodes, records)
+            here.last = None
+        elif len(nodes) >= LARGE and not here.quiet:
+            text, here.large = large_tree(nodes, records)
+        else:
+            text = encode_tree([nodes[name] for name in sorted(nodes)])
+        nodes.clear()
+        here.listing.forget_files()
+        return text
+
+    def _store_behind(self, tree: bytes, text: bytes) -> None:
+        """Store a tree; if it takes long, in another thread. One such tree at a time is in memory."""
+        self._catch_up()
+        if len(text) < _LONG_TREE:
+            self._writer.store_as(tree, BlobType.TREE, text)
+        else:
+            self._behind = self._storer.submit(self._store, tree, text)
+
+    def _store(self, tree: bytes, text: bytes) -> None:
+        self._writer.store_as(tree, BlobType.TREE, text)
+
+    def _catch_up(self) -> None:
+        """Wait for the tree that is being stored, and raise what that raised."""
+        if self._behind is not None:
+            self._behind.result()
+            self._behind = None
 
     def _take_over(self, here: _Directory) -> None:
         """The nodes of files that are all as they were, from the last tree; if that is damaged, files are read anew."""
-        nodes = here.trees.files()
-        if nodes is None:
-            here.listing = self._list(here.fd, here.path)
-            here.quiet = False
-            self._files(here, here.listing.names)
-            return
-        here.nodes.update(nodes)
-        self._pass_by(here.listing.files, here.listing.bytes)
+        here.last = self._last(here)
+        if here.last is None:
+            nodes = here.trees.files()
+            if nodes is None:
+                self._read_anew(here)
+                return
+            here.nodes.update(nodes)
+        self._pass_by(here.listing.files, here.listing.size)
 
-    def _special(self, here: _Directory, name: bytes, found: os.stat_result) -> None:
-        """A node for a link, FIFO, socket or device; none for a link that went, or can't be read."""
+    def _read_anew(self, here: _Directory) -> None:
+        """Read the files that are not being read yet, as if they had never been seen."""
+        if here.quiet:
+            here.listing, here.quiet = self._list(here.fd, here.path), False
+        here.seen = here.last = None
+        self._files(here)
+
+    def _special(self, here: _Directory, name: bytes) -> None:
+        """A node for a link, FIFO, socket or device; none for one that went, or a link that can't be read."""
         try:
+            found = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "something else is there by now")
             here.nodes[name] = special_node(here.fd, name, found)
         except OSError as error:
             here.unsure.add(name)
@@ -477,11 +557,6 @@ class Archiver:
     def _pause(self) -> None:
         if self._options.stopping():
             raise Interrupted("asked to stop")
-
-
-def _keep_directories(listing: Listing) -> None:
-    """Give up the memory of what lstat said of files: only directories are looked at again."""
-    listing.stats[:] = [found if found and stat.S_ISDIR(found.st_mode) else None for found in listing.stats]
 
 
 def _digest_of_subtrees(here: _Directory) -> bytes:

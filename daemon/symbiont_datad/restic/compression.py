@@ -16,12 +16,12 @@ LARGEST = 1 << 30
 _local = threading.local()
 
 
-def compress(data: Buffer, level: int) -> bytes:
+def compress(data: Buffer, level: int, *, checksum: bool = False) -> bytes:
     """The data as one zstd frame."""
-    compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
-    found = compressors.get(level)
+    compressors: dict[tuple[int, bool], zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
+    found = compressors.get((level, checksum))
     if found is None:
-        found = compressors[level] = zstandard.ZstdCompressor(level=level)
+        found = compressors[level, checksum] = zstandard.ZstdCompressor(level=level, write_checksum=checksum)
     return found.compress(data)
 
 

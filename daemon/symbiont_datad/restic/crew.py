@@ -5,6 +5,7 @@ where it needs one, and answers. It ends when its socket closes, so it never out
 answers is the business of the module that it runs (`sealing`, `scrub`).
 """
 
+import gc
 import os
 import socket
 import struct
@@ -43,7 +44,9 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for member in self._members:
-            member.end()
+            member.dismiss()
+        for member in self._members:
+            member.wait()
         self._members.clear()
 
     def start(self, count: int) -> None:
@@ -95,15 +98,18 @@ class _Member:
         try:
             _send(self._socket, order)
         except OSError:
-            self.end()
+            self.dismiss()
+            self.wait()
             raise
 
     def ask(self, text: bytes, fd: int | None) -> bytearray:
         _send(self._socket, text, fd)
         return _receive(self._socket)[0]
 
-    def end(self) -> None:
+    def dismiss(self) -> None:
         self._socket.close()
+
+    def wait(self) -> None:
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -113,6 +119,7 @@ class _Member:
 
 def main(fd: int, module: str) -> None:
     """Do what is asked until the socket closes."""
+    gc.disable()  # what is made here has no cycles
     with socket.socket(fileno=fd) as asking, suppress(EOFError, ConnectionError, KeyboardInterrupt):
         serve: Serve = import_module(module).serve(bytes(_receive(asking)[0]))
         while True:
@@ -155,3 +162,4 @@ def _receive(of: socket.socket) -> tuple[bytearray, int]:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), sys.argv[2])
+    os._exit(0)  # at once: whoever asked waits for the end, and there is nothing to tidy up

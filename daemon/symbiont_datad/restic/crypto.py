@@ -6,7 +6,6 @@ A sealed blob is `IV(16) || ciphertext || MAC(16)`. The MAC is Poly1305 over the
 Source: restic `doc/design.rst`, "Keys, Encryption and MAC".
 """
 
-import hashlib
 import hmac
 import os
 import threading
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from symbiont_datad.restic.errors import Damaged, WrongPassword
 from symbiont_datad.restic.records import KeyFile, MacKey, MasterKey
+from symbiont_datad.restic.stretching import stretch
 
 Buffer = bytes | bytearray | memoryview
 
@@ -31,8 +31,6 @@ SALT = 64
 
 _IV = 16
 _MAC = 16
-_SCRYPT_MEMORY = 1 << 30
-"""A key file whose parameters would take more than this (bytes) is refused instead of filling the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +109,7 @@ class Key:
 def derive(password: str, salt: bytes, scrypt: Scrypt) -> Key:
     """The key that scrypt makes of a password. Raises Damaged for parameters that can't be used."""
     try:
-        stretched = hashlib.scrypt(
-            password.encode("utf-8", "surrogateescape"),
-            salt=salt, n=scrypt.n, r=scrypt.r, p=scrypt.p, dklen=64, maxmem=_SCRYPT_MEMORY,
-        )  # fmt: skip
+        stretched = stretch(password, salt, scrypt.n, scrypt.r, scrypt.p)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise Damaged(f"scrypt refuses the key file's parameters {scrypt} ({error})") from None
     return Key(stretched[:32], stretched[32:48], stretched[48:])

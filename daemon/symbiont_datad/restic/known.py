@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from symbiont_datad.restic.errors import Damaged, RepositoryError
+from symbiont_datad.restic.facts import Fact
 from symbiont_datad.restic.metadata import time_ns
 from symbiont_datad.restic.records import format_time_ns
 from symbiont_datad.restic.repository import Repository
@@ -22,14 +23,14 @@ SLACK_NS = 2_000_000_000
 """A file whose last change is this close to the time when it was read may have changed after that, unseen: clocks of
 file systems tick as slowly as that."""
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
     """One directory as it was: digests of what lstat said of its entries and of the trees below it; and its tree.
 
     `entries` is empty when they could have changed unseen since. `before_ns`: what changed later than that may have
-    changed once more after it was read. `facts`: of a large directory, all that lstat said (see `listing`).
+    changed once more after it was read. `facts`: of a large directory, what `large` keeps of it.
     """
 
     entries: bytes
@@ -99,19 +100,19 @@ class Known:
     raw: bytes
     before_ns: int
 
-    def is_unchanged(self, found: os.stat_result) -> bool:
+    def is_unchanged(self, found: Fact) -> bool:
         """Whether a regular file is the one that was stored, by all that lstat tells."""
         node = self.node
         return (
             node.type == "file"
-            and node.size == found.st_size
-            and node.inode == found.st_ino
-            and node.uid == found.st_uid
-            and node.gid == found.st_gid
+            and node.size == found.size
+            and node.inode == found.inode
+            and node.uid == found.uid
+            and node.gid == found.gid
             and not node.error
-            and found.st_ctime_ns < self.before_ns
-            and _is_time(node.mtime, found.st_mtime_ns)
-            and _is_time(node.ctime, found.st_ctime_ns)
+            and found.ctime_ns < self.before_ns
+            and _is_time(node.mtime, found.mtime_ns)
+            and _is_time(node.ctime, found.ctime_ns)
         )
 
 
@@ -146,16 +147,20 @@ class Trees:
         """The trees of a subdirectory."""
         return Trees(self._repository, lambda: self._subtrees(name))
 
-    def files(self) -> dict[bytes, bytes] | None:
-        """The encoded nodes of the best tree that are no directories, by raw name; None when it can't be read."""
+    def text(self) -> bytes | None:
+        """The best tree; None when it can't be read."""
         for tree in self.ids()[:1]:
             self._repository.need_index()
-            try:
-                text = self._repository.load_blob(tree)
-                named = name_nodes(text)
-            except RepositoryError:
-                continue
-            return {unquote(name): bytes(raw) for name, kind, raw in named if kind != "dir"}
+            with suppress(RepositoryError):
+                return self._repository.load_blob(tree)
+        return None
+
+    def files(self) -> dict[bytes, bytes] | None:
+        """The encoded nodes of the best tree that are no directories, by raw name; None when it can't be read."""
+        text = self.text()
+        with suppress(RepositoryError):
+            if text is not None:
+                return {unquote(name): bytes(raw) for name, kind, raw in name_nodes(text) if kind != "dir"}
         return None
 
     def forget(self) -> None:

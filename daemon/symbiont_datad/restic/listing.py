@@ -1,107 +1,109 @@
-"""What lstat says of a directory's entries: taken in one pass, compared as a whole, and kept for the next time."""
+"""What lstat says of a directory's entries: taken in one pass, and compared as a whole."""
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
-from hashlib import blake2b
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from operator import add, attrgetter, methodcaller
+from typing import TYPE_CHECKING
 
-import msgspec
+from symbiont_datad.restic.facts import Facts, fact_of, facts_of
 
-from symbiont_datad.restic.compression import compress, decompress_any
-from symbiont_datad.restic.errors import Damaged
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
-_LEVEL = 1
+_AT_ONCE = 512
+"""Entries that are looked at in one go, so that no line of Python runs for each."""
 
-Fact = tuple[bytes, int, int, int, int, int, int, int]
-"""Name, mtime and ctime (nanoseconds), size (0 for a directory), inode, mode, uid, gid of one entry."""
+_NAME = attrgetter("name")
+_ENCODED = methodcaller("encode", "utf-8", "surrogateescape")
+_STAT = methodcaller("stat", follow_symlinks=False)
 
-_DECODER = msgspec.msgpack.Decoder(list[bytes | int])
+OnError = Callable[[bytes, OSError], None]
 
 
-class Listing(NamedTuple):
+@dataclass(slots=True)
+class Listing:
     """A directory's entries in the order in which the file system names them.
 
-    `facts` are those of all entries in one flat list: eight values each, as in `Fact`. `files` and `bytes`: how many
-    regular files there are, and their size. `latest_ns`: the youngest ctime of what is no directory.
+    `records`: of each entry its facts and its name, in one string of bytes. `others`: the positions of those that are
+    no regular files. `files` and `size`: how many regular files there are, and their bytes. `latest_ns`: the youngest
+    ctime of what is no directory. `hashed`: all the records.
     """
 
-    names: list[bytes]
-    stats: list[os.stat_result | None]
-    facts: list[bytes | int]
-    files: int
-    bytes: int
-    latest_ns: int
+    names: list[bytes] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+    latest_ns: int = 0
+    hashed: "HASH" = field(default_factory=sha256)
+
+    def add(self, names: list[bytes], found: Facts) -> None:
+        """Add entries."""
+        start = len(self.names)
+        records = list(map(add, found.packed, names))
+        self.names += names
+        self.records += records
+        self.hashed.update(b"/".join(records) + b"/")  # no name has a slash, and facts are of one length
+        self.others += [start + position for position in found.others]
+        self.files += found.files
+        self.size += found.size
+        self.latest_ns = max(self.latest_ns, found.latest_ns)
+
+    def directories(self) -> list[bytes]:
+        """The names of directories."""
+        return [self.names[position] for position in self.others if stat.S_ISDIR(fact_of(self.records[position]).mode)]
+
+    def forget_files(self) -> None:
+        """Give up the memory of what is said of regular files."""
+        self.names[:] = [self.names[position] for position in self.others]
+        self.records[:] = [self.records[position] for position in self.others]
+        self.others[:] = range(len(self.names))
+
+    def digest(self, own: os.stat_result | None) -> bytes:
+        """All facts in short, with those of the directory itself if they are given. Access times don't count."""
+        found = self.hashed.copy()
+        if own is not None:
+            found.update(facts_of([own]).packed[0])
+        return found.digest()
 
 
-def list_directory(
-    fd: int, omit: Collection[bytes], on_error: Callable[[bytes, OSError], None], *, hollow: bool = False
-) -> Listing:
-    """List an open directory, without the names in `omit`; a `hollow` one as if nothing were in it.
+def list_directory(fd: int, omit: Collection[bytes], on_error: OnError) -> Listing:
+    """List an open directory, without the names in `omit`.
 
     What goes in the meantime is no error; of what can't be looked at, `on_error` is told. Raises OSError.
     """
-    names: list[bytes] = []
-    stats: list[os.stat_result | None] = []
-    facts: list[bytes | int] = []
-    files = size = latest = 0
-    if hollow:
-        return Listing(names, stats, facts, 0, 0, 0)
-    with os.scandir(fd) as entries:
-        for entry in entries:  # this runs for each file of the tree, at every backup
-            name = entry.name.encode("utf-8", "surrogateescape")
-            if name in omit:
-                continue
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                on_error(name, error)
-                continue
-            names.append(name)
-            stats.append(found)
-            mode, length, ctime = found.st_mode, found.st_size, found.st_ctime_ns
-            if stat.S_ISDIR(mode):
-                length = 0
-            else:
-                if ctime > latest:
-                    latest = ctime
-                if stat.S_ISREG(mode):
-                    files += 1
-                    size += length
-            facts += (name, found.st_mtime_ns, ctime, length, found.st_ino, mode, found.st_uid, found.st_gid)
-    return Listing(names, stats, facts, files, size, latest)
+    listing = Listing()
+    with os.scandir(fd) as found:
+        entries = found if not omit else (entry for entry in found if _ENCODED(entry.name) not in omit)
+        while part := list(islice(entries, _AT_ONCE)):
+            listing.add(*_look(part, on_error))
+    return listing
 
 
-def digest(listing: Listing, own: os.stat_result | None) -> bytes:
-    """All facts in short, with those of the directory itself if they are given. Access times don't count."""
-    found = blake2b(msgspec.msgpack.encode(listing.facts), digest_size=32)
-    if own is not None:
-        numbers = (own.st_mtime_ns, own.st_ctime_ns, own.st_ino, own.st_mode, own.st_uid, own.st_gid)
-        found.update(msgspec.msgpack.encode(numbers))
-    return found.digest()
-
-
-def each(facts: Iterable[bytes | int]) -> Iterator[Fact]:
-    """The facts entry by entry."""
-    flat = iter(facts)
-    return zip(flat, flat, flat, flat, flat, flat, flat, flat, strict=True)
-
-
-def pack(facts: list[bytes | int], unsure: Collection[bytes], before_ns: int) -> bytes:
-    """The facts, to be kept. Entries that are unsure, or changed at `before_ns` or later, will match nothing."""
-    kept: list[bytes | int] = []
-    for fact in each(facts):
-        kept += fact
-        if fact[2] >= before_ns or fact[0] in unsure:
-            kept[-6] = -1  # no ctime is negative but those before 1970, and then the entry is looked at again
-    return compress(msgspec.msgpack.encode(kept), _LEVEL)
-
-
-def unpack(packed: bytes) -> set[Fact]:
-    """The facts that were kept; none if they can't be read."""
+def _look(entries: list[os.DirEntry[str]], on_error: OnError) -> tuple[list[bytes], Facts]:
     try:
-        return set(each(_DECODER.decode(decompress_any(packed))))
-    except (Damaged, msgspec.MsgspecError, ValueError, TypeError):
-        return set()
+        return _names(entries), facts_of(map(_STAT, entries))
+    except OSError:
+        return _look_at_each(entries, on_error)
+
+
+def _look_at_each(entries: list[os.DirEntry[str]], on_error: OnError) -> tuple[list[bytes], Facts]:
+    names: list[bytes] = []
+    stats: list[os.stat_result] = []
+    for entry, name in zip(entries, _names(entries), strict=True):
+        try:
+            stats.append(entry.stat(follow_symlinks=False))
+            names.append(name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            on_error(name, error)
+    return names, facts_of(stats)
+
+
+def _names(entries: list[os.DirEntry[str]]) -> list[bytes]:
+    return list(map(_ENCODED, map(_NAME, entries)))

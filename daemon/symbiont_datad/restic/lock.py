@@ -134,6 +134,8 @@ class HeldLock:
         """The name of its file; another one after each refresh."""
         self.failure: Exception | None = None
         """Why the last refresh failed; None when it did not."""
+        self.refused: Exception | None = None
+        """What the second look of an eager lock found against it; None when it found nothing, or is still to come."""
         self._store = store
         self._identity = identity
         self._valid_s = valid_s
@@ -146,7 +148,6 @@ class HeldLock:
         self._lost = ""
         self._leftover: list[str] = []
         self._looked = threading.Event()
-        self._refused: Exception | None = None
 
     def check(self) -> None:
         """Make sure that the lock still excludes the others. Cheap, unless it is about to become stale.
@@ -155,8 +156,8 @@ class HeldLock:
         once more here, which works if its file is still there: nobody took it for stale. Raises LockLost, from then
         on always.
         """
-        if self._refused is not None:
-            raise self._refused
+        if self.refused is not None:
+            raise self.refused
         if self._is_old() and not self._lost:
             self.refresh()
         if self._is_old() and not self._lost:
@@ -215,7 +216,7 @@ class HeldLock:
             with self._turn:
                 self._look()
         except Exception as error:  # whatever it was, nobody has looked
-            self._refused = error
+            self.refused = error
         finally:
             self._looked.set()
 
@@ -316,7 +317,7 @@ def hold(
     While somebody else holds one that excludes it, it is tried again for `retry_for_s` seconds. `sleep` is how to wait;
     it may raise, to give up. An `eager` lock begins its block before the second look, unless the first one and writing
     the file took too long for that: until `confirm` has been called, nothing may be written there but packs, which are
-    worth nothing without an index.
+    worth nothing without an index, and nothing may be removed; and what is read there may be on its way out.
 
     `valid_s`: how long after the last refresh the lock is trusted. A lock file that can't be removed at the end is no
     error: it becomes stale.

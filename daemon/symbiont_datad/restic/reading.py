@@ -30,8 +30,9 @@ class Live(Protocol):
     def is_database(self, head: bytes) -> bool:
         """Whether a file that begins so is a database with a way of its own to be copied."""
 
-    def companions(self, name: bytes) -> Sequence[bytes]:
-        """The names of the files beside a database that are no part of a copy of it."""
+    @property
+    def companions(self) -> tuple[bytes, ...]:
+        """How the names of the files beside a database go on that are no part of a copy of it."""
 
     def copy(self, dir_fd: int, name: bytes) -> AbstractContextManager[int]:
         """A descriptor of a consistent copy. Raises NotCopied or OSError."""

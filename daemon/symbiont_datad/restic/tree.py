@@ -38,6 +38,10 @@ _FORMAT_BITS = {
 _SPECIAL_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
 
 
+HEAD, TAIL = b'{"nodes":[', b"]}\n"
+"""How a tree begins, and how it ends."""
+
+
 class Attribute(msgspec.Struct, frozen=True):
     """An extended attribute."""
 
@@ -210,9 +214,12 @@ def _text(raw: bytes) -> bytes:
     return b'"' + b"\\ufffd".join(_ENCODER.encode(part)[1:-1] for part in parts) + b'"'
 
 
-def encode_tree(nodes: Iterable[bytes | msgspec.Raw]) -> bytes:
-    """A tree of encoded nodes, which come in the order of their raw names."""
-    return b'{"nodes":[' + b",".join(nodes) + b"]}\n"
+def encode_tree(nodes: Iterable[bytes | memoryview | msgspec.Raw]) -> bytes:
+    """A tree of encoded nodes (or of several, with commas between them), which come in the order of their raw names."""
+    pieces: list[bytes | memoryview | msgspec.Raw] = []
+    for node in nodes:
+        pieces += (node, b",")
+    return b"".join((HEAD, *pieces[:-1], TAIL))  # in one go: a tree may have many megabytes
 
 
 def decode_tree(text: bytes) -> list[Node]:
