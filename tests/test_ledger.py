@@ -194,3 +194,125 @@ def test_a_full_disk_is_an_error_of_its_own_kind(path: Path) -> None:
         ledger._db.execute("pragma max_page_count = 100000")
         ledger.record([removal("a")], 1.0)
         assert 1 == len(ledger.actions())
+
+
+FIRST = """
+create table runs (
+    id integer primary key, job text not null, started_at real not null, ended_at real, outcome text,
+    actions integer not null default 0, bytes integer not null default 0, message text not null default '',
+    counts text not null default '{}');
+create index runs_by_job on runs (job, started_at);
+create table actions (
+    id integer primary key, run integer, at real not null, kind text not null, path text not null,
+    rule text not null, reason text not null, bytes integer not null, state text not null);
+create index actions_by_time on actions (at);
+create index actions_by_path on actions (path);
+create index actions_planned on actions (run) where state = 'planned';
+create table findings (
+    kind text not null, path text not null, job text not null, severity text not null, detail text not null,
+    remedy text not null, first_seen real not null, last_seen real not null, primary key (path, kind)) without rowid;
+create table usage (
+    at real not null, category text not null, files integer not null, bytes integer not null,
+    primary key (at, category)) without rowid;
+create table space (
+    at real primary key, free_bytes integer not null, total_bytes integer not null, free_inodes integer not null,
+    total_inodes integer not null) without rowid;
+create table seen (
+    path blob primary key, mark text not null) without rowid;
+insert into runs (id, job, started_at) values (7, 'clean', 1.0);
+insert into actions (run, at, kind, path, rule, reason, bytes, state)
+    values (7, 2.0, 'file_removed', 'prompts/cache/a', 'cache', 'old', 3, 'done');
+insert into usage values (5.0, 'state', 1, 2);
+insert into space values (5.0, 1, 2, 3, 4);
+pragma user_version = 1;
+"""
+"""A ledger as the first version made it."""
+
+
+def test_an_old_ledger_opens_with_all_that_is_in_it(path: Path) -> None:
+    """A ledger of the first version is brought up to date once, and loses nothing."""
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:
+        db.executescript(FIRST)
+    db.close()
+    for _ in range(2):
+        with Ledger(path) as ledger:
+            assert ["prompts/cache/a"] == [row.path for row in ledger.actions()]
+            assert ([UsagePoint(5.0, "state", 1, 2)], SpacePoint(5.0, 1, 2, 3, 4)) == ledger.usage()
+            assert ([], [SpacePoint(5.0, 1, 2, 3, 4)]) == ledger.usage_since(0.0)
+            assert ledger.replaced is None
+    with Ledger(path) as ledger:
+        ledger.record_usage([], SpacePoint(6.0, 1, 2, 3, 4), [UsagePoint(6.0, "logs/agents", 1, 9)])
+        assert [UsagePoint(6.0, "logs/agents", 1, 9)] == ledger.usage_since(0.0)[0]
+
+
+def test_a_file_is_found_by_what_was_done_to_its_directory(path: Path) -> None:
+    """Kinds that mean all that is in a directory count for what is below it; others don't, nor do neighbours."""
+    with Ledger(path) as ledger:
+        for kind, name in (("moved", "h/d"), ("moved", "h/d2"), ("mended", "h"), ("moved", "h/d/e/f")):
+            ledger.record([Action(kind, name, "history", "old")], 1.0)
+        found = [row.path for row in ledger.actions(path="h/d/e", covering=["moved"])]
+        assert ["h/d", "h/d/e/f"] == found
+        assert ["h/d/e/f"] == [row.path for row in ledger.actions(path="h/d/e")]
+
+
+def test_old_points_are_thinned_out(path: Path) -> None:
+    """All of the last two days, one an hour before that, one a day after sixty; the newest of each stays."""
+    day, step = 86_400.0, 1800.0
+    points = int(70 * day / step)
+    with Ledger(path) as ledger:
+        for number in range(points + 1):
+            at = number * step
+            space = SpacePoint(at, number, 10, 3, 4)
+            ledger.record_usage([UsagePoint(at, "logs", number, 1)], space, [UsagePoint(at, "logs/a", number, 1)])
+        below, spaces = ledger.usage_since(0.0)
+    now = points * step
+    assert [point.at for point in below] == [point.at for point in spaces]
+    ages = [now - at for at in (point.at for point in below)]
+    recent = [age for age in ages if age <= 2 * day]
+    hourly = [age for age in ages if 2 * day < age <= 60 * day]
+    assert 2 * 48 <= len(recent) <= 2 * 48 + 2
+    assert 58 * 24 - 2 <= len(hourly) <= 58 * 24 + 2
+    assert 10 <= len(ages) - len(recent) - len(hourly) <= 12
+
+
+def test_rows_can_be_written_on_a_full_disk(path: Path) -> None:
+    """The reserve takes some thousand rows when the file can grow no more, and the log is used again."""
+    with Ledger(path) as ledger, Ledger(path) as other:
+        ledger.keep_reserve()
+        (pages,) = ledger._db.execute("pragma page_count").fetchone()
+        assert 250 <= ledger._db.execute("pragma freelist_count").fetchone()[0]
+        for one in (ledger, other):
+            one._db.execute(f"pragma max_page_count = {pages}")
+        for number in range(2000):
+            other.record([removal(f"prompts/cache/{number:064}.json")], 1.0)
+        assert 2000 == len(ledger.actions())
+        ledger._db.execute(f"pragma max_page_count = {pages + 1000}")
+        ledger.keep_reserve()
+        assert 250 <= ledger._db.execute("pragma freelist_count").fetchone()[0]
+        ledger.keep_reserve()
+        assert "ok" == ledger._db.execute("pragma integrity_check").fetchone()[0]
+
+
+def test_what_a_ledger_in_memory_knows_can_be_written_down_later(path: Path) -> None:
+    """Runs and actions become new ones of the real ledger; those that are there keep their numbers."""
+    with Ledger(path) as ledger, Ledger(None) as memory:
+        ledger.record([removal("before")], 1.0, ledger.begin_run("clean", 1.0))
+        run = memory.begin_run("relieve", 2.0)
+        memory.plan([removal("a"), removal("b")], 3.0, run)
+        memory.confirm(run, ["b"])
+        memory.record([removal("c")], 4.0)
+        ledger.take_over(memory)
+        assert [
+            ("clean", "before", "done"),
+            ("relieve", "a", "done"),
+            ("relieve", "b", "failed"),
+            ("guard", "c", "done"),
+        ] == [(row.job, row.path, row.state) for row in ledger.actions()]
+
+
+def test_one_mark_can_be_asked_for(path: Path) -> None:
+    """By its name; none is an empty text."""
+    with Ledger(path) as ledger:
+        ledger.update_marks({"//broken/prompts/cache": "17"}, ())
+        assert ("17", "") == (ledger.mark("//broken/prompts/cache"), ledger.mark("//broken/other"))

@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from symbiont_datad.fsops.root import Tree, resolve
-from symbiont_datad.retention.rules import Rule
+from symbiont_datad.retention.rules import AgeBy, Reach, Rule
 
 if TYPE_CHECKING:
     from symbiont_datad.settings import Settings
-    from symbiont_datad.settings_sections import RetentionPolicy
+    from symbiont_datad.settings_retention import RetentionPolicy
 
 
 class Category(StrEnum):
@@ -74,6 +74,7 @@ class Layout:
 
     `uid` and `gid` are -1, and `file_mode` is None, where the user leaves them alone. `categories` maps a category to
     the path of its directory, which the user can change. Without `create`, what is missing is reported and not made.
+    In the directory `days` (None: in none) those of today and tomorrow are made.
     """
 
     root: str
@@ -84,6 +85,7 @@ class Layout:
     file_mode: int | None = None
     uid: int = -1
     gid: int = -1
+    days: str | None = None
 
     @property
     def tree(self) -> Tree:
@@ -94,6 +96,11 @@ class Layout:
     def by_path(self) -> dict[str, Directory]:
         """The rows by path."""
         return {directory.path: directory for directory in self.directories}
+
+    @cached_property
+    def places(self) -> tuple[str, ...]:
+        """The directories whose usage is told, each without the ones below it: the root, and all rows below it."""
+        return tuple(row.path for row in self.directories)
 
     @cached_property
     def watched(self) -> tuple[str, ...]:
@@ -130,6 +137,12 @@ class Layout:
         """The path of a category's directory, or of one below it, relative to the root."""
         top = dict(self.categories)[category]
         return f"{top}/{name}" if name else top
+
+    def reach_of(self, rule: Rule) -> Reach:
+        """Which files are the business of a rule, among those of the layout; the audit log is nobody's, unless there is
+        a rule about it.
+        """
+        return Reach(rule, self.rules, [self.path_of(Category.LOGS, "audit")])
 
     @property
     def agents(self) -> str:
@@ -168,6 +181,7 @@ def layout_of(settings: "Settings") -> Layout:
         file_mode=settings.file_permissions,
         uid=-1 if uid is None else uid,
         gid=-1 if gid is None else gid,
+        days=f"{settings.prompts_dir}/history" if settings.guard.make_days else None,
     )
 
 
@@ -183,15 +197,36 @@ def _mode(settings: "Settings", path: str) -> int:
 
 def _rules(settings: "Settings") -> Iterator[Rule]:
     retention = settings.retention
+    logs, cache = settings.logs_dir, f"{settings.prompts_dir}/cache"
+    extra = {directory.path: directory for directory in settings.layout.directory}
     places: list[tuple[str, str, RetentionPolicy]] = [
-        ("cache", f"{settings.prompts_dir}/cache", retention.cache),
+        ("cache", cache, retention.cache),
         ("history", f"{settings.prompts_dir}/history", retention.history),
         ("sessions", f"{settings.state_dir}/sessions", retention.sessions),
         ("archives", f"{settings.state_dir}/agents/archives", retention.archives),
-        ("logs", settings.logs_dir, retention.logs),
+        ("logs", logs, retention.logs),
     ]
-    places += [(extra.path, extra.path, settings.retention_of(extra)) for extra in settings.layout.directory]
+    places += [(path, path, settings.retention_of(directory)) for path, directory in extra.items()]
+    places += [
+        (name, policy.directory or name, policy)
+        for name, policy in retention.named.items()
+        if policy.directory is not None or name not in extra
+    ]
     for name, path, policy in places:
-        rule = Rule(name, path, policy.max_age, policy.max_bytes, policy.max_files)
+        rule = Rule(
+            name,
+            path,
+            policy.max_age,
+            policy.max_bytes,
+            policy.max_files,
+            age_by=AgeBy(policy.age_by),
+            whole=policy.whole,
+            patterns=getattr(policy, "patterns", ()),
+            protect=policy.protect,
+            cache=f"{path}/".startswith(f"{cache}/"),
+            broken=getattr(policy, "remove_broken", False),
+            keep_newest=f"{path}/".startswith(f"{logs}/"),
+            pack_after_s=getattr(policy, "pack_after", None),
+        )
         if rule.active:
             yield rule

@@ -21,9 +21,15 @@ from typing import Any, Self
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity, printable
 
 _BUSY_S = 5.0
-_VERSION = 1
 _LAST_ROW = 2**63 - 1
-_SCHEMA = """
+_RESERVE = 1 << 20
+_RESERVED_PART = 64
+"""Free bytes kept within the file: so many, but not more than one in 64 of its file system."""
+_HOUR_S, _DAY_S = 3600.0, 86_400.0
+_EVERY_POINT_S, _EVERY_HOUR_S = 2 * _DAY_S, 60 * _DAY_S
+"""Points of usage: all of two days, then one an hour, and one a day after sixty."""
+_MIGRATIONS = (
+    """
 create table runs (
     id integer primary key, job text not null, started_at real not null, ended_at real, outcome text,
     actions integer not null default 0, bytes integer not null default 0, message text not null default '',
@@ -46,7 +52,19 @@ create table space (
     total_inodes integer not null) without rowid;
 create table seen (
     path blob primary key, mark text not null) without rowid;
-"""
+""",
+    """
+create table usage_below (
+    at real not null, path text not null, files integer not null, bytes integer not null,
+    primary key (path, at)) without rowid;
+create index usage_below_by_time on usage_below (at);
+""",
+)
+"""What makes each version of the schema from the one before; the first makes it from nothing."""
+
+_VERSION = len(_MIGRATIONS)
+_POINTS = (("usage", "category"), ("usage_below", "path"), ("space", "''"))
+"""The tables of points over time, and what tells the points of one time apart."""
 
 
 class LedgerError(Exception):
@@ -114,6 +132,7 @@ class Ledger:
         self.path = path or Path(":memory:")
         self.replaced: Path | None = None
         self._lock = threading.Lock()
+        self._was_full = False
         if path is None:
             self._db = self._open()
             return
@@ -140,8 +159,13 @@ class Ledger:
         """The ledger at `path`, left as it is even if it is damaged; an empty one in memory when there is none."""
         return cls(path if path.exists() else None, replace_damaged=False)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether it has a file, and outlives this process."""
+        return self.path.name != ":memory:"
+
     def _open(self) -> sqlite3.Connection:
-        if self.path.name != ":memory:":
+        if self.on_disk:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
@@ -152,9 +176,10 @@ class Ledger:
             (version,) = db.execute("pragma user_version").fetchone()
             if version > _VERSION:
                 raise LedgerError(f"{self.path} was written by a newer version (schema {version})")
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
+            for migration in _MIGRATIONS[version:]:
+                for statement in migration.split(";\n"):
                     db.execute(statement)
+            if version < _VERSION:
                 db.execute(f"pragma user_version = {_VERSION}")
             db.execute("commit")
         except BaseException:
@@ -177,6 +202,8 @@ class Ledger:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
+                if self._was_full:  # what the write-ahead log has taken of the disk is written over then
+                    self._db.execute("pragma wal_checkpoint(restart)").fetchall()
                 self._db.execute("begin immediate")
                 try:
                     yield self._db
@@ -185,10 +212,34 @@ class Ledger:
                         self._db.execute("rollback")
                     raise
                 self._db.execute("commit")
+                self._was_full = False
             except sqlite3.Error as error:
+                self._was_full = True  # or whatever else it was: it does no harm
                 if self._db.in_transaction:
                     self._db.execute("rollback")
                 raise LedgerError(f"{self.path}: {error}") from error
+
+    def keep_reserve(self) -> None:
+        """Have some free pages in the file itself, so that rows can be written while the disk is full.
+
+        Rows take them first, so this is called again now and then. Raises LedgerError.
+        """
+        if not self.on_disk:
+            return
+        try:
+            found = os.statvfs(self.path.parent)
+            ((free,),), ((size,),) = self._rows("pragma freelist_count"), self._rows("pragma page_size")
+        except OSError as error:
+            raise LedgerError(f"{self.path}: {error}") from error
+        wanted = min(_RESERVE, found.f_blocks * found.f_frsize // _RESERVED_PART) // size
+        if free >= wanted:
+            return
+        with self._transaction() as db:
+            db.execute("create table if not exists reserve (filler blob)")
+            db.execute("insert into reserve values (zeroblob(?))", (wanted * size,))
+        self._rows("pragma wal_checkpoint(passive)")  # so that the disk has really given the pages
+        with self._transaction() as db:
+            db.execute("drop table reserve")
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         try:
@@ -278,16 +329,25 @@ class Ledger:
         kinds: Sequence[str] = (),
         job: str | None = None,
         limit: int = -1,
+        covering: Sequence[str] = (),
     ) -> list[Row]:
-        """The newest `limit` actions (all if negative), oldest first. `path` means it and what lies below it."""
+        """The newest `limit` actions (all if negative), oldest first. `path` means it and what lies below it.
+
+        `covering`: kinds of actions that mean all that is in a directory; with `path`, those of the directories that it
+        is in are among them.
+        """
         where = ["actions.at >= ?"]
         values: list[Any] = [since]
         if path is not None:
-            where.append("(actions.path = ? or (actions.path > ? and actions.path < ?))")
             shown = printable(path)
-            values += [shown, shown + "/", shown + "0"]  # "0" follows "/"
+            above = [shown[:at] for at, char in enumerate(shown) if char == "/"] if covering else []
+            where.append(
+                "(actions.path = ? or (actions.path > ? and actions.path < ?) "
+                f"or (actions.path in ({_marks(above)}) and actions.kind in ({_marks(covering)})))"
+            )
+            values += [shown, shown + "/", shown + "0", *above, *covering]  # "0" follows "/"
         if kinds:
-            where.append(f"actions.kind in ({', '.join('?' * len(kinds))})")
+            where.append(f"actions.kind in ({_marks(kinds)})")
             values += kinds
         if job is not None:
             where.append("ifnull(runs.job, 'guard') = ?")
@@ -302,6 +362,20 @@ class Ledger:
     def count_actions(self, since: float) -> dict[str, int]:
         """How many actions of each kind there were since a time."""
         return dict(self._rows("select kind, count(*) from actions where at >= ? group by kind", (since,)))
+
+    def take_over(self, other: "Ledger") -> None:
+        """Write down the runs of another ledger, and their actions, as new ones."""
+        runs = other._rows("select id, job, started_at, ended_at, outcome, actions, bytes, message, counts from runs")
+        actions = other._rows("select run, at, kind, path, rule, reason, bytes, state from actions order by id")
+        with self._transaction() as db:
+            numbers: dict[int | None, int | None] = {}
+            for number, *run in runs:
+                numbers[number] = db.execute(
+                    "insert into runs (job, started_at, ended_at, outcome, actions, bytes, message, counts) "
+                    f"values ({_marks(run)})",
+                    run,
+                ).lastrowid
+            _insert(db, [(numbers.get(run), *rest) for run, *rest in actions])
 
     # Findings
 
@@ -333,17 +407,24 @@ class Ledger:
 
     # Usage
 
-    def record_usage(self, points: Iterable[UsagePoint], space: SpacePoint) -> None:
-        """Write down what the tree holds and what its file system has left."""
+    def record_usage(self, points: Iterable[UsagePoint], space: SpacePoint, below: Iterable[UsagePoint] = ()) -> None:
+        """Write down what the tree holds and what its file system has left; `below` by directory of the layout.
+
+        Old points are thinned out, once an hour.
+        """
         with self._transaction() as db:
-            db.executemany(
-                "insert or replace into usage values (?, ?, ?, ?)",
-                [(point.at, point.category, point.files, point.bytes) for point in points],
-            )
+            (last,) = db.execute("select max(at) from space").fetchone()
+            for table, some in (("usage", points), ("usage_below", below)):
+                db.executemany(
+                    f"insert or replace into {table} values (?, ?, ?, ?)",
+                    [(point.at, printable(point.category), point.files, point.bytes) for point in some],
+                )
             db.execute(
                 "insert or replace into space values (?, ?, ?, ?, ?)",
                 (space.at, space.free_bytes, space.total_bytes, space.free_inodes, space.total_inodes),
             )
+            if last is None or last // _HOUR_S != space.at // _HOUR_S:
+                _thin_out(db, space.at)
 
     def usage(self) -> tuple[list[UsagePoint], SpacePoint | None]:
         """The newest figures of each category, and of the file system."""
@@ -351,11 +432,22 @@ class Ledger:
         space = self._rows("select * from space order by at desc limit 1")
         return [UsagePoint(*point) for point in points], SpacePoint(*space[0]) if space else None
 
+    def usage_since(self, since: float) -> tuple[list[UsagePoint], list[SpacePoint]]:
+        """The figures of each directory of the layout (`category` is its path) and of the file system since a time."""
+        points = self._rows("select at, path, files, bytes from usage_below where at >= ? order by at", (since,))
+        space = self._rows("select * from space where at >= ? order by at", (since,))
+        return [UsagePoint(*point) for point in points], [SpacePoint(*point) for point in space]
+
     # What a sweep has seen
 
     def marks(self) -> dict[str, str]:
         """The mark (size, time, inode and verdict) that the last sweep left for each file."""
         return {os.fsdecode(path): mark for path, mark in self._rows("select path, mark from seen")}
+
+    def mark(self, path: str) -> str:
+        """The mark of one file, or whatever else has one; empty where there is none."""
+        found = self._rows("select mark from seen where path = ?", (os.fsencode(path),))
+        return str(found[0][0]) if found else ""
 
     def update_marks(self, changed: Mapping[str, str], gone: Iterable[str]) -> None:
         """Leave new marks, and drop those of files that are gone."""
@@ -377,6 +469,22 @@ def _insert(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     for start in range(0, len(rows), _ROWS):
         some = rows[start : start + _ROWS]
         db.execute(_INSERT + ", ".join([_ROW] * len(some)), [value for row in some for value in row])
+
+
+def _marks(values: Sequence[object]) -> str:
+    """A question mark for each value, for a statement of SQL."""
+    return ", ".join("?" * len(values))
+
+
+def _thin_out(db: sqlite3.Connection, now: float) -> None:
+    """Leave one point an hour of what is older than two days, and one a day of what is older than sixty."""
+    for table, key in _POINTS:
+        for older_s, step_s in ((_EVERY_POINT_S, _HOUR_S), (_EVERY_HOUR_S, _DAY_S)):
+            db.execute(
+                f"delete from {table} where at < :end and at not in "
+                f"(select max(at) from {table} where at < :end group by {key}, cast(at / :step as integer))",
+                {"end": now - older_s, "step": step_s},
+            )
 
 
 def _values(action: Action, at: float, run: int | None, state: str) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from symbiont_datad import settings_retention as removing
 from symbiont_datad import settings_sections as sections
 from symbiont_datad.settings_types import (
     AbsolutePath,
@@ -277,6 +278,9 @@ Permissions = Annotated[Mapping[str, DirectoryMode], BeforeValidator(_read_permi
                         Unit("mode", 'a mode per directory, as `"logs/audit" = 0o750`')]  # fmt: skip
 
 
+_LIMITS = frozenset(removing.RetentionPolicy.model_fields)
+
+
 def _daemon_dir(given: dict[str, Any]) -> Path:
     return cast(Path, given["root_data_dir"]).parent / "datad"
 
@@ -307,8 +311,9 @@ class Settings(FilePersistenceConfig):
     encryption: sections.Encryption = Field(default_factory=sections.Encryption)
     state: sections.State = sections.State()
     logs: sections.Logs = sections.Logs()
-    retention: sections.Retention = sections.Retention()
-    limits: sections.Limits = sections.Limits()
+    retention: removing.Retention = removing.Retention()
+    quarantine: removing.Quarantine = removing.Quarantine()
+    limits: removing.Limits = removing.Limits()
     vector_db: sections.VectorDb = sections.VectorDb()
     migration: sections.Migration = sections.Migration()
     http: sections.Http = sections.Http()
@@ -335,13 +340,14 @@ class Settings(FilePersistenceConfig):
         """The ids of `owner` and `group`, None where unset. Raises ValueError when a name is no longer known."""
         return _id_of("user", self.owner), _id_of("group", self.group)
 
-    def retention_of(self, directory: sections.ExtraDirectory) -> sections.RetentionPolicy:
-        """An extra directory's limits: its own, and those of the `[retention]` table of its name."""
-        limits = {name: getattr(directory, name) for name in sections.RetentionPolicy.model_fields}
+    def retention_of(self, directory: sections.ExtraDirectory) -> removing.RetentionPolicy:
+        """What goes from an extra directory: by its own settings, and by those of the `[retention]` table of its name
+        where it says nothing."""
+        found = {name: getattr(directory, name) for name in directory.model_fields_set & _LIMITS}
         named = self.retention.named.get(directory.path)
-        if named is not None:
-            limits |= {name: getattr(named, name) for name, limit in limits.items() if limit is None}
-        return sections.RetentionPolicy(**limits)
+        if named is not None and named.directory is None:
+            found = {name: getattr(named, name) for name in named.model_fields_set & _LIMITS} | found
+        return removing.RetentionPolicy.model_construct(**found)
 
     def repository_path(self) -> Path | None:
         """The snapshot repository's directory, None when it is in an object store."""

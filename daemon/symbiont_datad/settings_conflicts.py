@@ -6,7 +6,8 @@ from pathlib import Path
 
 from symbiont_datad.quantities import Share
 from symbiont_datad.settings import CATEGORIES, Conflict, FilePersistenceConfig, Settings, dotted
-from symbiont_datad.settings_sections import RetentionPolicy, WaterMarks, is_loopback, overlap
+from symbiont_datad.settings_retention import RetentionPolicy, WaterMarks
+from symbiont_datad.settings_sections import is_loopback, overlap
 
 
 def conflicts(settings: Settings) -> Iterator[Conflict]:
@@ -44,15 +45,63 @@ def _names(settings: Settings) -> Iterator[Conflict]:
     for path in settings.permissions:
         if path not in declared:
             yield Conflict((("permissions", path), ("layout", "directory")), "must name a directory of the layout")
-    for name in sorted(settings.retention.named.keys() - extra.keys()):
-        text = 'must be "cache", "history", "sessions", "archives", "logs" or the path of a [[layout.directory]]'
-        yield Conflict((("retention", name), ("layout", "directory")), text)
+    yield from _rules(settings, declared)
+    if settings.retention.history.pack_after is not None and not settings.retention.history.whole:
+        names = (("retention", "history", "pack_after"), ("retention", "history", "whole"))
+        yield Conflict(names, "must be unset, unless retention.history.whole is true: a day is packed as a whole")
+
+
+def _rules(settings: Settings, declared: set[str]) -> Iterator[Conflict]:
+    """The tables of `[retention]` that have names of their own."""
+    extra = {directory.path: directory for directory in settings.layout.directory}
+    whole = {**{path: path for path in extra}, **_standing_rules(settings)}
+    for name, policy in settings.retention.named.items():
+        at: tuple[str, ...] = ("retention", name)
+        path = policy.directory or name
+        if policy.directory is None and path not in declared:
+            text = 'must be "cache", "history", "sessions", "archives", "logs", a directory of the layout, or have one'
+            yield Conflict((at, ("layout", "directory")), f"{text}: directory = …")
+        elif (kept := _kept_by(settings, path)) is not None:
+            named = (*at, "directory") if policy.directory else at
+            yield Conflict((named, (kept,)), f'must not be about "{path}": no rule removes anything there')
+        elif not policy.patterns and not (policy.directory is None and name in extra):
+            other = whole.setdefault(path, name)
+            if other != name:
+                text = f'must have patterns, because {dotted(("retention", other))} is about all of "{path}"'
+                yield Conflict((at, ("retention", other)), text)
     for name in settings.retention.named.keys() & extra.keys():
+        here, there = settings.retention.named[name], extra[name]
         for limit in RetentionPolicy.model_fields:
-            here, there = getattr(settings.retention.named[name], limit), getattr(extra[name], limit)
-            if None not in (here, there) and here != there:
+            both = here.directory is None and {limit} <= here.model_fields_set & there.model_fields_set
+            if both and getattr(here, limit) != getattr(there, limit):
                 names = (("retention", name, limit), ("layout", "directory"))
                 yield Conflict(names, "must not differ from the same limit in its [[layout.directory]]")
+
+
+def _standing_rules(settings: Settings) -> dict[str, str]:
+    """The directories that always have a rule, and the names of those."""
+    return {
+        f"{settings.prompts_dir}/cache": "cache",
+        f"{settings.prompts_dir}/history": "history",
+        f"{settings.state_dir}/sessions": "sessions",
+        f"{settings.state_dir}/agents/archives": "archives",
+        settings.logs_dir: "logs",
+    }
+
+
+def _kept_by(settings: Settings, path: str) -> str | None:
+    """The setting that names the category whose files no rule may be about, if the path is in it or above it.
+
+    Contexts are never removed, and the files of a collection belong together.
+    """
+    state = settings.state_dir
+    if f"{path}/".startswith((f"{state}/agents/archives/", f"{state}/sessions/")):
+        return None
+    for name in ("state_dir", "vector_db_dir"):
+        top = getattr(settings, name)
+        if f"{path}/".startswith(f"{top}/") or f"{top}/".startswith(f"{path}/"):
+            return name
+    return None
 
 
 def _built_in(settings: Settings) -> set[str]:

@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from symbiont_datad.quantities import Share, spell_duration, spell_size
 from symbiont_datad.report import octal
 from symbiont_datad.settings import Settings, dotted
-from symbiont_datad.settings_sections import ExtraDirectory, RetentionPolicy
+from symbiont_datad.settings_retention import NamedPolicy
+from symbiont_datad.settings_sections import ExtraDirectory
 from symbiont_datad.settings_types import MASK, section_of, unit_of
 
 
@@ -32,7 +33,7 @@ class Table:
         return {
             name: field
             for name, field in self.model.model_fields.items()
-            if section_of(field) is None and name not in ("permissions", "directory")
+            if section_of(field) is None and name != "permissions"
         }
 
 
@@ -40,8 +41,12 @@ def tables() -> Iterator[Table]:
     """Every table that has settings, in the order of the file. Those of any name are called by an example's name."""
     yield Table("", (), Settings, "The data directory itself.")
     yield from _inner(Settings, ())
-    rule = "Limits of one `[[layout.directory]]`, by its path; they may as well stand in that table itself."
-    yield Table("[retention.reports]", ("retention", "NAME"), RetentionPolicy, rule)
+    rule = (
+        "One more rule, of any name: what goes from `directory`, or from the directory of the layout that it is named "
+        "after (the limits of a `[[layout.directory]]` may as well stand in that table). A file is the business of one "
+        "rule: of the one with the deepest directory, and there of the first whose patterns it matches."
+    )
+    yield Table("[retention.reports]", ("retention", "NAME"), NamedPolicy, rule)
     yield Table("[[layout.directory]]", ("layout", "directory"), ExtraDirectory, ExtraDirectory.__doc__ or "")
 
 

@@ -5,18 +5,19 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
-from symbiont_datad.quantities import DAY, GIB, HOUR, MIB, MINUTE, Share
+from symbiont_datad.quantities import DAY, HOUR, MIB, MINUTE, Share
+from symbiont_datad.settings_retention import RetentionPolicy
 from symbiont_datad.settings_types import (
     AbsolutePath,
     AgeLimit,
     Count,
-    CountLimit,
     Delay,
     DirectoryMode,
     Interval,
     PartOfDisk,
+    Patterns,
     RelativePath,
     Schedule,
     Secret,
@@ -79,13 +80,6 @@ def _read_level(value: object) -> int:
     return level
 
 
-def _read_pattern(value: object) -> str:
-    text = read_text(value)
-    if text.startswith("/") or ".." in text.split("/"):
-        raise ValueError("must be a pattern relative to the logs directory")
-    return text
-
-
 Mount = Annotated[bool | Path, PlainValidator(_read_mount), WithJsonSchema({"type": ["boolean", "string"]}),
                   Unit("plain", "true, false, or the path of a mount point")]  # fmt: skip
 Repository = Annotated[str, BeforeValidator(_read_repository),
@@ -93,7 +87,6 @@ Repository = Annotated[str, BeforeValidator(_read_repository),
 Listen = Annotated[str, BeforeValidator(_read_listen), Unit("plain", "`host:port`")]
 Level = Annotated[int, PlainValidator(_read_level), WithJsonSchema({"type": ["integer", "string"]}),
                   Unit("plain", "a whole number from 1 to 19")]  # fmt: skip
-Patterns = Annotated[tuple[Annotated[str, BeforeValidator(_read_pattern)], ...], Unit("plain", "a list of patterns")]
 Paths = Annotated[tuple[AbsolutePath, ...], Unit("plain", "a list of absolute paths")]
 
 
@@ -117,6 +110,12 @@ class Guard(Section):
     )
     backoff_after: Count = Field(
         10, description="Repairs of one path within a minute before the guard backs off from it.", examples=[20]
+    )
+    make_days: bool = Field(
+        True,
+        description="Whether the directories of today and tomorrow are there in the prompt history (by UTC, and by "
+        "the local time where that has another date).",
+        examples=[False],
     )
 
 
@@ -219,65 +218,6 @@ class Logs(Section):
         description="Whether a log that a process holds open may be copied and cut, where lines can be lost.",
         examples=[True],
     )
-
-
-class RetentionPolicy(Section):
-    """What goes, oldest first. Unset: nothing goes."""
-
-    max_age: AgeLimit = Field(None, description="Age from which a file goes.", examples=["90d"])
-    max_bytes: SizeLimit = Field(
-        None, description="Size of all files together, above which some go.", examples=["5GiB"]
-    )
-    max_files: CountLimit = Field(None, description="Number of files above which some go.", examples=[100000])
-
-
-class CachePolicy(RetentionPolicy):
-    """Prompt caches: what can be made again is trimmed by default."""
-
-    max_age: AgeLimit = Field(30 * DAY, description="Age from which a cached file goes.", examples=["7d"])
-    max_bytes: SizeLimit = Field(GIB, description="Size of all cached files above which some go.", examples=["200MiB"])
-
-
-class Retention(Section):
-    """What is removed, and how carefully. A table of any other name has the limits of the extra directory it names."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, RetentionPolicy]
-
-    undo_window: Delay = Field(
-        DAY, description="Time for which removed files stay in the quarantine, to be put back.", examples=["7d"]
-    )
-    require_snapshot: bool = Field(
-        True, description="Whether a file goes only when a snapshot holds its content.", examples=[False]
-    )
-    keep_if_open: bool = Field(True, description="Whether a file that is open is left alone.", examples=[False])
-    cache: CachePolicy = Field(CachePolicy(), description="Prompt caches.")
-    history: RetentionPolicy = Field(RetentionPolicy(), description="Prompt history.")
-    sessions: RetentionPolicy = Field(RetentionPolicy(), description="Sessions.")
-    archives: RetentionPolicy = Field(RetentionPolicy(), description="Archived contexts.")
-    logs: RetentionPolicy = Field(RetentionPolicy(), description="Everything in the logs directory.")
-
-    @property
-    def named(self) -> dict[str, RetentionPolicy]:
-        """The limits of extra directories, by their path."""
-        return self.__pydantic_extra__ or {}
-
-
-class WaterMarks(Section):
-    """Free space at which to warn and act (`high_water`), and up to which to go (`low_water`)."""
-
-    high_water: PartOfDisk = Field(Share(percent=10), description="Act when less than this is free.", examples=["5%"])
-    low_water: PartOfDisk = Field(Share(percent=15), description="Stop when this is free again.", examples=["20%"])
-
-
-class InodeMarks(WaterMarks):
-    """The same marks for inodes; an amount is a number of inodes."""
-
-
-class Limits(WaterMarks):
-    """Free space at which to warn and act (`high_water`), and up to which to go (`low_water`)."""
-
-    inodes: InodeMarks = Field(InodeMarks(), description="The same for inodes.")
 
 
 class VectorDb(Section):

@@ -19,7 +19,8 @@ from symbiont_datad.errors import SettingsError
 from symbiont_datad.report import printable
 from symbiont_datad.settings import Conflict, Loaded, Name, Settings, dotted, leaves, undotted
 from symbiont_datad.settings_conflicts import links_out
-from symbiont_datad.settings_sections import ExtraDirectory, Retention, RetentionPolicy
+from symbiont_datad.settings_retention import NamedPolicy, Retention
+from symbiont_datad.settings_sections import ExtraDirectory
 from symbiont_datad.settings_types import MASK, PREFIX, is_secret, section_of, unit_of
 
 CONFIG_VARIABLE = "SYMBIONT_DATAD_CONFIG"
@@ -49,7 +50,7 @@ class _Sources:
             if field is None and model is not Retention:
                 self.problem(path, origin, _unknown(path))
                 continue
-            section = section_of(field) if field is not None else RetentionPolicy
+            section = section_of(field) if field is not None else NamedPolicy
             if section is None and path != ("permissions",):
                 self._keep(path, value, origin)
             elif not isinstance(value, Mapping):
@@ -340,7 +341,7 @@ def _field_at(path: Path_) -> FieldInfo | None:
             break
         field = model.model_fields.get(key)
         if field is None:
-            model = RetentionPolicy if model is Retention else None
+            model = NamedPolicy if model is Retention else None
         elif field.annotation is not None and ExtraDirectory in get_args(field.annotation):
             model = ExtraDirectory
         else:

@@ -149,6 +149,13 @@ def read_relative(value: object) -> str:
     return "/".join(parts)
 
 
+def _read_pattern(value: object) -> str:
+    text = read_text(value)
+    if text.startswith("/") or ".." in text.split("/"):
+        raise ValueError("must be a pattern relative to its directory")
+    return text
+
+
 def read_count(value: object) -> int:
     """A whole number, also as text (environment variables have nothing else)."""
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,12}\s*", value):
@@ -266,6 +273,7 @@ Schedule = Annotated[float | str, PlainValidator(read_schedule), _schema("number
                      Unit("schedule", 'an interval as `"24h"`, or cron as `"15 3 * * *"`')]  # fmt: skip
 Text = Annotated[str, BeforeValidator(read_text), Unit("plain", "text, not empty")]
 AbsolutePath = Annotated[Path, BeforeValidator(read_absolute), Unit("plain", "an absolute path, or `~/…`")]
+Patterns = Annotated[tuple[Annotated[str, BeforeValidator(_read_pattern)], ...], Unit("plain", "a list of patterns")]
 RelativePath = Annotated[str, BeforeValidator(read_relative), Unit("plain", "a path relative to the root, as `a/b`")]
 Secret = Annotated[SecretStr, AfterValidator(_secret), Unit("plain", "text; never shown")]
 

@@ -9,12 +9,16 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from symbiont_datad.errors import UnsafePath
+from symbiont_datad.fsops.cells import Cell, cells
 from symbiont_datad.fsops.lock import holder
+from symbiont_datad.fsops.root import Tree, resolve
 from symbiont_datad.ledger import Ledger, LedgerError, Run, SpacePoint, UsagePoint
 from symbiont_datad.report import Finding
+from symbiont_datad.retention.forecast import LOOKS_BACK_S, Forecast, forecast
 
 _STATE = "status.json"
 _DAY_S = 86400.0
@@ -47,6 +51,11 @@ class Status:
     actions_today: Mapping[str, int]
     findings: tuple[tuple[Finding, float], ...]
     ledger_problem: str = ""
+    full: Forecast | None = None
+    """When the disk will be full."""
+    out_of_inodes: Forecast | None = None
+    cells: tuple[Cell, ...] = ()
+    """What lies in the quarantine, the oldest first."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -59,25 +68,50 @@ def collect(root: str, daemon_dir: Path) -> Status:
     """The state of the daemon that keeps `root` and has its own files in `daemon_dir`. Changes nothing."""
     pid = holder(daemon_dir / "locks" / "keeper.lock")
     live = read_state(daemon_dir)
-    empty = Status(root, pid, live, (), None, {}, {}, ())
+    empty = Status(root, pid, live, (), None, {}, {}, (), cells=_cells(root))
     path = daemon_dir / "ledger.db"
     if not path.exists():
         return empty
     try:
         with Ledger.for_reading(path) as ledger:
+            now = time.time()
             usage, space = ledger.usage()
-            return Status(
-                root,
-                pid,
-                live,
-                tuple(usage),
-                space,
-                ledger.last_runs(),
-                ledger.count_actions(time.time() - _DAY_S),
-                tuple(ledger.findings()),
+            full, out_of_inodes = _forecasts(ledger, now)
+            return replace(
+                empty,
+                usage=tuple(usage),
+                space=space,
+                runs=ledger.last_runs(),
+                actions_today=ledger.count_actions(now - _DAY_S),
+                findings=tuple(ledger.findings()),
+                full=full,
+                out_of_inodes=out_of_inodes,
             )
     except LedgerError as error:
-        return Status(root, pid, live, (), None, {}, {}, (), ledger_problem=str(error))
+        return replace(empty, ledger_problem=str(error))
+
+
+def _forecasts(ledger: Ledger, now: float) -> tuple[Forecast | None, Forecast | None]:
+    """When bytes and when inodes run out, by the ledger."""
+    points, spaces = ledger.usage_since(now - LOOKS_BACK_S)
+    sizes: dict[str, list[tuple[float, float]]] = {}
+    files: dict[str, list[tuple[float, float]]] = {}
+    for point in points:
+        sizes.setdefault(point.category, []).append((point.at, point.bytes))
+        files.setdefault(point.category, []).append((point.at, point.files))
+    inodes = [(space.at, space.free_inodes) for space in spaces if space.total_inodes]
+    return (
+        forecast([(space.at, space.free_bytes) for space in spaces], sizes, now),
+        forecast(inodes, files, now),
+    )
+
+
+def _cells(root: str) -> tuple[Cell, ...]:
+    """The quarantine; nothing of it for those who may not look there."""
+    try:
+        return tuple(cells(Tree(resolve(root))))
+    except (OSError, UnsafePath):
+        return ()
 
 
 def write_state(daemon_dir: Path, state: LiveState) -> None:

@@ -25,13 +25,14 @@ from symbiont_datad.events import emit
 from symbiont_datad.fsops.lock import DirectoryLock, hold
 from symbiont_datad.fsops.write import append_line
 from symbiont_datad.guard.guard import Guard, GuardSettings, Report
+from symbiont_datad.guard.space import SpaceWatch, Watched
 from symbiont_datad.jobs.context import Progress, job_settings
 from symbiont_datad.jobs.runner import Child
 from symbiont_datad.jobs.secrets import check_secrets
 from symbiont_datad.layout import Category
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.quantities import format_size
-from symbiont_datad.report import Health, Outcome
+from symbiont_datad.report import Health, JobReport, Outcome
 from symbiont_datad.schedule import Schedule, Timetable
 from symbiont_datad.service.notify import Notifier, watchdog_interval
 from symbiont_datad.service.priority import short_slices
@@ -104,7 +105,9 @@ class Supervisor:
         with short_slices():
             self._guard.start()
         stack.callback(self._guard.stop)
+        self._space = SpaceWatch(self._watched(), self._recorder, self._make_room)
         self._schedule = Schedule(self._run_job)
+        stack.callback(self._space.stop)
         stack.callback(self._end_jobs)
         for job in self._schedule.start(_timetables(self._settings), self._last_successes()):
             emit("job_caught_up", job=job)
@@ -116,6 +119,7 @@ class Supervisor:
         )
         self._notifier.ready(self._summary())
         self._write_state()
+        self._space.start()
 
     def _open_ledger(self) -> None:
         """Begin the ledger, unless that is done. Where it can't be, the tree is kept all the same."""
@@ -129,6 +133,8 @@ class Supervisor:
                 emit("ledger_failed", reason=self._no_ledger)
             return
         self._ledger, self._no_ledger = found, ""
+        with suppress(LedgerError):
+            found.keep_reserve()
         if found.replaced is not None:
             emit("ledger_replaced", path=str(found.replaced))
 
@@ -160,6 +166,7 @@ class Supervisor:
             with short_slices():
                 if self._guard.revive():
                     emit("watcher_restarted", reason="the guard's thread had died")
+            self._space.start()
             jump = self._schedule.check_clock()
             if jump:
                 emit("clock_jumped", seconds=round(jump, 1))
@@ -193,6 +200,7 @@ class Supervisor:
             events.configure(settings.logging.format, settings.logging.level)
             self._guard.reload(self._jobs.layout, _guard_settings(settings))
             self._schedule.reload(_timetables(settings), self._last_successes())
+            self._space.reload(self._watched())
             emit("settings_reloaded")
         self._notifier.ready(self._summary())
 
@@ -209,8 +217,28 @@ class Supervisor:
 
     def _run_job(self, name: str) -> None:
         """Called by the schedule in a thread of its own."""
-        if self._is_stopping():
+        report = self._report_of(name)
+        if report is None or self._is_stopping():  # it was asked to end, and did not have to leave a report
             return
+        if report.outcome is Outcome.FAILED:
+            self._failing[name] = report.message
+            if name in _HEAVY:
+                self._schedule.retry(name, _RETRY_S)
+        else:
+            self._failing.pop(name, None)
+        self._write_state()
+
+    def _make_room(self, name: str) -> JobReport | None:
+        """Called by the watch on free space, in its own thread."""
+        report = self._report_of(name)
+        return report if report is not None and not self._is_stopping() else None
+
+    def _report_of(self, name: str) -> JobReport | None:
+        """Run a job in a process of its own and wait for it. None when another run of it is under way, or when the
+        daemon is ending.
+        """
+        if self._is_stopping():
+            return None
         try:
             with self._starting:
                 child = self._children[name] = Child(name, self._jobs)
@@ -222,22 +250,18 @@ class Supervisor:
                 del self._children[name]
         except Locked as error:
             emit("job_skipped", job=name, reason=str(error))
-            return
+            return None
         except OSError as error:  # no process, no memory: the next run may have more luck
             emit("job_failed", job=name, reason=str(error))
-            self._failing[name] = str(error)
-            return
-        if self._is_stopping():  # it was asked to end, and did not have to leave a report
-            return
-        if report.outcome is Outcome.FAILED:
-            if report.lost:  # nobody else has said so
-                emit("job_failed", job=name, reason=report.message)
-            self._failing[name] = report.message
-            if name in _HEAVY:
-                self._schedule.retry(name, _RETRY_S)
-        else:
-            self._failing.pop(name, None)
-        self._write_state()
+            return JobReport(name, Outcome.FAILED, time.time(), 0.0, message=str(error))
+        if report.lost and not self._is_stopping():  # nobody else has said so
+            emit("job_failed", job=name, reason=report.message)
+        return report
+
+    def _watched(self) -> Watched:
+        """What the watch on free space goes by."""
+        location = self._settings.repository_path()
+        return Watched(self._jobs.layout.tree, str(location) if location else "", self._jobs.marks)
 
     def _end_jobs(self) -> None:
         self._schedule.stop()
@@ -255,6 +279,7 @@ class Supervisor:
         parts = {"the guard": self._guard.alive(), "the schedule": self._schedule.alive()}
         warnings = [f"{part} doesn't move" for part, alive in parts.items() if not alive]
         warnings += self._guard.warnings()
+        warnings += self._space.warnings()
         warnings += [f"nothing is recorded: {self._no_ledger}"] if self._no_ledger else []
         warnings += [f"{job} failed: {reason}" for job, reason in sorted(self._failing.copy().items())]
         return Health(all(parts.values()), self._guard.keeping(), tuple(warnings))

@@ -41,6 +41,7 @@ def test_a_walk_finds_everything_but_the_quarantine(tree: Callable[[Data], Path]
         entries[0].uid,
         entries[0].gid,
     )
+    assert (found.st_ctime_ns, found.st_blocks * 512) == (entries[0].ctime_ns, entries[0].allocated)
     assert [True, True, False] == [entry.is_file for entry in entries]
 
 

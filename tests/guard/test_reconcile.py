@@ -367,3 +367,49 @@ def test_what_was_moved_aside_is_told_even_if_the_directory_can_not_be_made(
     assert b"in the way" == item.read_bytes()
     monkeypatch.undo()
     assert ["directory_recreated"] == [action.kind for action in reconcile(layout, now=NOW).actions]
+
+
+# The days of the history
+
+
+def test_today_and_tomorrow_are_made(tmp_path: Path) -> None:
+    """In the guard's pass, with the mode and owner of the history; they are no drift, and a check makes none."""
+    layout = made(layout_at(tmp_path / "data", permissions={"prompts/history": 0o2750}))
+    history = tmp_path / "data/prompts/history"
+    assert () == reconcile(layout, now=NOW, days=True, repairing=False).drifts
+    assert [] == os.listdir(history)
+    result = reconcile(layout, now=NOW, days=True)
+    days = sorted(os.listdir(history))
+    assert {"2026-11-18", "2026-11-19"} <= set(days)
+    assert () == result.drifts
+    assert {("directory_created", f"prompts/history/{day}") for day in days} == {
+        (action.kind, action.path) for action in result.actions
+    }
+    assert {0o2750} == {(history / day).stat().st_mode & 0o7777 for day in days}
+    assert () == reconcile(layout, now=NOW, days=True).actions
+
+
+def test_a_day_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    """As soon as the guard is told of it; the next midnight another one is."""
+    layout = made(layout_at(tmp_path / "data"))
+    history = tmp_path / "data/prompts/history"
+    reconcile(layout, now=NOW, days=True)
+    (history / "2026-11-19").rmdir()
+    reconcile(layout, {"prompts/history/2026-11-19": False}, now=NOW, days=True)
+    assert (history / "2026-11-19").is_dir()
+    reconcile(layout, now=NOW + 86_400, days=True)
+    assert (history / "2026-11-20").is_dir()
+
+
+def test_what_has_the_name_of_a_day_is_left(tmp_path: Path) -> None:
+    """A file is a user's own; without auto_create_dirs, or with make_days off, nothing is made."""
+    layout = made(layout_at(tmp_path / "data"))
+    history = tmp_path / "data/prompts/history"
+    (history / "2026-11-18").write_bytes(b"mine")
+    result = reconcile(layout, now=NOW, days=True)
+    assert ((), b"mine") == (result.failures, (history / "2026-11-18").read_bytes())
+    for other in ({"guard": {"make_days": False}}, {"auto_create_dirs": False}):
+        off = layout_at(tmp_path / "data", **other)
+        before = sorted(os.listdir(history))
+        result = reconcile(off, now=NOW + 9 * 86_400, days=True)
+        assert (before, ()) == (sorted(os.listdir(history)), result.failures)

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.jobs import clean as clean_module
-from symbiont_datad.jobs import removal
+from symbiont_datad.jobs import removal, tally
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import Outcome, Severity
-from symbiont_datad.retention.rules import Rule
+from symbiont_datad.retention.rules import AgeBy, Rule
 from tests.conftest import AsNobody
 from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, stop_after, write
 
-CACHE = Rule("cache", "prompts/cache", max_age_s=30 * DAY)
+CACHE = Rule("cache", "prompts/cache", max_age_s=30 * DAY, age_by=AgeBy.USED, cache=True)
 HISTORY = Rule("history", "prompts/history", max_age_s=30 * DAY)
-LOGS = Rule("logs", "logs", max_age_s=30 * DAY)
+LOGS = Rule("logs", "logs", max_age_s=30 * DAY, keep_newest=True)
 
 
 def names(path: Path) -> list[str]:
@@ -150,7 +149,7 @@ def test_declared_directories_stay(tmp_path: Path) -> None:
 
 def test_open_files_are_kept_and_counted(tmp_path: Path) -> None:
     """A file that a process has open stays, another goes in its place to meet the cap; the setting turns that off."""
-    rule = Rule("cache", "prompts/cache", max_files=2)
+    rule = Rule("cache", "prompts/cache", max_files=2, age_by=AgeBy.USED, cache=True)
     settings = settings_for(tmp_path, rule)
     cache = tmp_path / "data/prompts/cache"
     for number in range(3):
@@ -278,7 +277,7 @@ def test_what_cant_be_removed_is_left_and_told(open_path: Path, as_nobody: AsNob
     (open_path / "datad").chmod(0o777)
     ran = as_nobody(lambda: run("clean", settings))
     assert (Outcome.LEFT, 50, 0) == (ran.report.outcome, ran.report.counts["failed"], ran.report.actions_total)
-    assert clean_module.FINDINGS_PER_RULE == len(ran.report.findings)
+    assert tally.FINDINGS_PER_RULE == len(ran.report.findings)
     assert "Permission denied" in ran.report.findings[0].detail
     assert "30 more" in ran.report.findings[-1].detail
     with ledger_of(settings) as ledger:
@@ -301,7 +300,7 @@ from symbiont_datad.retention.rules import Rule
 from tests.jobs.making import DAY, run, settings_for
 
 removal.BATCH = 50
-settings = settings_for(Path(sys.argv[1]), Rule("cache", "prompts/cache", max_age_s=30 * DAY))
+settings = settings_for(Path(sys.argv[1]), Rule("cache", "prompts/cache", max_age_s=30 * DAY, cache=True))
 print(flush=True)
 run("clean", settings)
 """

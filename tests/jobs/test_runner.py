@@ -16,7 +16,7 @@ from tests.jobs.making import DAY, NOW, settings_for
 
 def old_cache(base: Path) -> tuple[JobSettings, list[Path]]:
     """A tree with three cache files that are due."""
-    settings = settings_for(base, Rule("cache", "prompts/cache", max_age_s=DAY))
+    settings = settings_for(base, Rule("cache", "prompts/cache", max_age_s=DAY, cache=True))
     files = [base / "data" / "prompts" / "cache" / f"{number}.json" for number in range(3)]
     for file in files:
         file.write_bytes(b"{}")

@@ -7,150 +7,165 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symbiont_datad.fsops.walk import Entry
-from symbiont_datad.retention.plan import LastUse, Removal, plan
-from symbiont_datad.retention.rules import Rule
-
-NOW = 1_795_000_000.0
-DAY = 86_400.0
-
-
-def entry(path: str, age_s: float = 0.0, size: int = 100, read_s: float | None = None) -> Entry:
-    """A file that was written `age_s` seconds before NOW and read `read_s` seconds before it."""
-    written = int((NOW - age_s) * 1e9)
-    return Entry(path, 0o100644, size, written, int((NOW - (age_s if read_s is None else read_s)) * 1e9), 1, 1, 0, 0)
-
-
-def paths(removals: list[Removal]) -> list[str]:
-    """What goes, by name."""
-    return [removal.entry.path for removal in removals]
+from symbiont_datad.retention.plan import Removal, newest, plan
+from symbiont_datad.retention.rules import AgeBy, Rule
+from symbiont_datad.retention.units import Unit, units_of
+from tests.retention.making import DAY, ENTRIES, NOW, RULES, entry, paths, unit
 
 
 def test_age_removes_what_is_older_and_says_how_old() -> None:
     """A file over the age goes, one just under it stays, and the reason tells both numbers."""
     rule = Rule("cache", "c", max_age_s=30 * DAY)
-    files = [entry("old", 41 * DAY), entry("edge", 30 * DAY - 1), entry("new")]
-    removals = plan(rule, files, NOW, last_use=LastUse.READ)
-    assert [Removal(entry("old", 41 * DAY), "not used for 41d, over 30d")] == removals
+    files = [unit("old", 41 * DAY), unit("edge", 30 * DAY - 1), unit("new")]
+    assert [Removal(unit("old", 41 * DAY), "not changed for 41d, over 30d")] == plan(rule, files, NOW)
 
 
-def test_a_file_that_is_read_is_in_use() -> None:
-    """By last use, reading counts; by time of writing it doesn't."""
-    rule = Rule("cache", "c", max_age_s=30 * DAY)
-    read = [entry("read", 60 * DAY, read_s=DAY)]
-    assert [] == plan(rule, read, NOW, last_use=LastUse.READ)
-    assert ["not changed for 60d, over 30d"] == [removal.reason for removal in plan(rule, read, NOW)]
+@pytest.mark.parametrize(
+    ("by", "reason"),
+    [
+        (AgeBy.WRITTEN, "not changed for 60d, over 30d"),
+        (AgeBy.READ, "not read for 50d, over 30d"),
+        (AgeBy.USED, "not used for 50d, over 30d"),
+        (AgeBy.NAME, "its day ended 42d 11h ago, over 30d"),
+    ],
+)
+def test_the_age_counts_from_the_chosen_time(by: AgeBy, reason: str) -> None:
+    """Written, read, either, or the day in the name: the rule says which, and so does the reason."""
+    rule = Rule("history", "h", max_age_s=30 * DAY, age_by=by)
+    units = units_of(rule, [entry("h/2026-10-06/a", 60 * DAY, read_s=50 * DAY)])
+    assert [reason] == [removal.reason for removal in plan(rule, units, NOW)]
 
 
-def test_caps_take_the_least_recently_used_and_no_more() -> None:
+def test_caps_take_the_oldest_and_no_more() -> None:
     """Two of four files must go to meet the cap: the two oldest, with the cap in the reason."""
-    files = [entry("d", 1), entry("a", 4), entry("c", 2), entry("b", 3)]
-    by_bytes = plan(Rule("cache", "c", max_bytes=1 << 30), [one._replace(size=400 << 20) for one in files], NOW)
+    files = [unit("d", 1, 400 << 20), unit("a", 4, 400 << 20), unit("c", 2, 400 << 20), unit("b", 3, 400 << 20)]
+    by_bytes = plan(Rule("cache", "c", max_bytes=1 << 30), files, NOW)
     assert [("a", "cache over 1 GiB, least recently changed"), ("b", "cache over 1 GiB, least recently changed")] == [
-        (removal.entry.path, removal.reason) for removal in by_bytes
+        (removal.unit.path, removal.reason) for removal in by_bytes
     ]
-    by_files = plan(Rule("cache", "c", max_files=3), files, NOW, last_use=LastUse.READ)
-    assert [("a", "cache over 3 files, least recently used")] == [(one.entry.path, one.reason) for one in by_files]
+    by_files = plan(Rule("cache", "c", max_files=3, age_by=AgeBy.USED), files, NOW)
+    assert [("a", "cache over 3 files, least recently used")] == [(one.unit.path, one.reason) for one in by_files]
 
 
 def test_age_comes_first_and_counts_for_the_caps() -> None:
     """What age removes is no longer there when the caps are looked at."""
     rule = Rule("cache", "c", max_age_s=DAY, max_files=2)
-    assert ["old"] == paths(plan(rule, [entry("old", 2 * DAY), entry("a", 9), entry("b", 8)], NOW))
+    assert ["old"] == paths(plan(rule, [unit("old", 2 * DAY), unit("a", 9), unit("b", 8)], NOW))
 
 
 def test_an_empty_file_frees_no_bytes() -> None:
     """To meet a cap on bytes no empty file is removed, however old."""
-    assert ["full"] == paths(plan(Rule("c", "c", max_bytes=50), [entry("empty", 9, 0), entry("full", 1)], NOW))
+    files = [unit("empty", 9, 0), unit("full", 2), unit("new", 1, 10)]
+    assert ["full"] == paths(plan(Rule("c", "c", max_bytes=50), files, NOW))
 
 
 def test_protected_files_stay_and_count() -> None:
     """A file that is open can't go, so another goes in its place; nor does age take it."""
-    files = [entry("open", 9 * DAY), entry("a", 2), entry("b", 1)]
+    files = [unit("open", 9 * DAY), unit("a", 2), unit("b", 1)]
     assert ["a"] == paths(plan(Rule("c", "c", max_files=2), files, NOW, protected={"open"}))
     assert [] == plan(Rule("c", "c", max_age_s=DAY), files, NOW, protected={"open"})
 
 
 def test_a_rule_without_bounds_removes_nothing() -> None:
     """Unset is without a bound."""
-    assert [] == plan(Rule("c", "c"), [entry("a", 1e9)], NOW)
+    assert [] == plan(Rule("c", "c"), [unit("a", 1e9)], NOW)
 
 
-def test_a_cap_of_nothing_removes_everything() -> None:
-    """Zero is a bound like any other."""
-    assert ["b", "a"] == paths(plan(Rule("c", "c", max_files=0), [entry("a", 1), entry("b", 2)], NOW))
+def test_no_cap_takes_the_newest() -> None:
+    """However small the caps are, the newest file stays; its age may still take it, unless the rule says no."""
+    files = [unit("a", 3), unit("b", 2)]
+    assert ["a"] == paths(plan(Rule("c", "c", max_files=0, max_bytes=0), files, NOW))
+    assert ["a", "b"] == paths(plan(Rule("c", "c", max_age_s=1), files, NOW))
+    assert ["a"] == paths(plan(Rule("c", "c", max_age_s=1, keep_newest=True), files, NOW))
+    newer = [*files, unit("open", 9 * DAY)]
+    assert ["a"] == paths(plan(Rule("c", "c", max_age_s=1, keep_newest=True), newer, NOW, protected={"open"}))
 
 
-ENTRIES = st.lists(
-    st.builds(
-        entry,
-        path=st.text("abc", min_size=1, max_size=4),
-        age_s=st.integers(-10, 100).map(float),
-        size=st.integers(0, 50),
-        read_s=st.none() | st.integers(-10, 100).map(float),
-    ),
-    max_size=30,
-    unique_by=lambda one: one.path,
-)
-RULES = st.builds(
-    Rule,
-    st.just("rule"),
-    st.just("d"),
-    max_age_s=st.none() | st.integers(0, 100).map(float),
-    max_bytes=st.none() | st.integers(0, 600),
-    max_files=st.none() | st.integers(0, 20),
-)
-USES = st.sampled_from(LastUse)
+def test_a_directory_goes_whole_and_counts_as_one() -> None:
+    """As old as its newest file: a day with one new file stays whole, and three days are three."""
+    rule = Rule("history", "h", max_age_s=30 * DAY, whole=True)
+    entries = [entry("h/old/a", 40 * DAY), entry("h/old/b/c", 31 * DAY), entry("h/mixed/a", 40 * DAY),
+               entry("h/mixed/new", DAY), entry("h/loose", 50 * DAY)]  # fmt: skip
+    removals = plan(rule, units_of(rule, entries), NOW)
+    assert [("h/loose", 1), ("h/old", 2)] == [(one.unit.path, len(one.unit.members)) for one in removals]
+    counted = Rule("history", "h", max_files=2, whole=True)
+    assert ["h/loose"] == paths(plan(counted, units_of(counted, entries), NOW))
 
 
-def used(one: Entry, last_use: LastUse) -> int:
-    """The last use of a file, in nanoseconds."""
-    return max(one.mtime_ns, one.atime_ns) if last_use is LastUse.READ else one.mtime_ns
+PROTECTED = st.sets(st.text("abc", min_size=1, max_size=2), max_size=4)
 
 
 @settings(deadline=None)
-@given(rule=RULES, files=ENTRIES, last_use=USES, data=st.data())
-def test_a_plan_holds_what_it_promises(rule: Rule, files: list[Entry], last_use: LastUse, data: st.DataObject) -> None:
-    """Afterwards every bound is met, a second plan is empty, and any order of the same files gives the same plan."""
-    removals = plan(rule, files, NOW, last_use=last_use)
+@given(rule=RULES, files=ENTRIES, protected=PROTECTED, data=st.data())
+def test_a_plan_holds_what_it_promises(
+    rule: Rule, files: list[Entry], protected: set[str], data: st.DataObject
+) -> None:
+    """Afterwards every bound is met as far as what stays anyhow allows, a second plan is empty, and any order of the
+    same files gives the same plan.
+    """
+    units = units_of(rule, files)
+    removals = plan(rule, units, NOW, protected=protected)
     gone = set(paths(removals))
     assert len(gone) == len(removals)
-    left = [one for one in files if one.path not in gone]
-    assert rule.max_files is None or len(left) <= rule.max_files
-    assert rule.max_bytes is None or sum(one.size for one in left) <= rule.max_bytes
-    assert rule.max_age_s is None or all(used(one, last_use) >= (NOW - rule.max_age_s) * 1e9 for one in left)
-    assert [] == plan(rule, left, NOW, last_use=last_use)
-    assert removals == plan(rule, data.draw(st.permutations(files)), NOW, last_use=last_use)
+    left = [one for one in units if one.path not in gone]
+    last = newest(units)
+    may_go = [one for one in left if one.path not in protected and one is not last]
+    assert not may_go or rule.max_files is None or len(left) <= rule.max_files
+    assert rule.max_bytes is None or sum(one.size for one in left) <= rule.max_bytes or not any(o.size for o in may_go)
+    assert rule.max_age_s is None or all(one.at_ns >= int((NOW - rule.max_age_s) * 1e9) for one in may_go)
+    assert [] == plan(rule, left, NOW, protected={*protected, *(one.path for one in left if one is last)})
+    shuffled = units_of(rule, data.draw(st.permutations(files)))
+    same = plan(rule, shuffled, NOW, protected=protected)
+    assert [(one.unit.path, one.reason) for one in removals] == [(one.unit.path, one.reason) for one in same]
+
+
+@settings(deadline=None)
+@given(rule=RULES, files=ENTRIES, protected=PROTECTED)
+def test_what_must_stay_stays(rule: Rule, files: list[Entry], protected: set[str]) -> None:
+    """Protected units never go, the newest goes by no cap, and every file is in exactly one unit that goes or stays."""
+    units = units_of(rule, files)
+    assert sorted(files) == sorted(member for one in units for member in one.members)
+    removals = plan(rule, units, NOW, protected=protected)
+    assert not protected & set(paths(removals))
+    last = newest(units)
+    by_age = [removal for removal in removals if removal.unit is last]
+    assert not by_age or (rule.max_age_s is not None and not rule.keep_newest and "over" in by_age[0].reason)
+    assert all(removal.unit in units for removal in removals)
 
 
 @settings(deadline=None)
 @given(
     files=ENTRIES,
-    last_use=USES,
+    by=st.sampled_from(AgeBy),
+    whole=st.booleans(),
     max_bytes=st.none() | st.integers(0, 600),
     max_files=st.none() | st.integers(0, 20),
 )
 def test_caps_never_take_more_than_needed(
-    files: list[Entry], last_use: LastUse, max_bytes: int | None, max_files: int | None
+    files: list[Entry], by: AgeBy, whole: bool, max_bytes: int | None, max_files: int | None
 ) -> None:
-    """Without the last removal a cap would still be exceeded, and what stays was used later than what goes."""
-    rule = Rule("rule", "d", max_bytes=max_bytes, max_files=max_files)
-    removals = plan(rule, files, NOW, last_use=last_use)
+    """Without the last removal a cap would still be exceeded, and what stays is newer than what goes."""
+    rule = Rule("rule", "", max_bytes=max_bytes, max_files=max_files, age_by=by, whole=whole)
+    units = units_of(rule, files)
+    removals = plan(rule, units, NOW)
     if not removals:
         return
     gone = set(paths(removals))
-    left = [one for one in files if one.path not in gone]
-    last = removals[-1].entry
+    left = [one for one in units if one.path not in gone]
+    assert left
+    last = removals[-1].unit
     too_many = max_files is not None and len(left) + 1 > max_files
     too_large = max_bytes is not None and sum(one.size for one in left) + last.size > max_bytes
     assert too_many or too_large
-    newest_gone = max((used(one.entry, last_use), one.entry.path) for one in removals)
-    assert all((used(one, last_use), one.path) > newest_gone for one in left if one.size)
+    newest_gone = max((one.unit.at_ns, one.unit.path) for one in removals)
+    assert all((one.at_ns, one.path) > newest_gone for one in left if one.size)
 
 
 @pytest.mark.parametrize("rule", [Rule("c", "c", max_age_s=30 * DAY, max_bytes=1 << 20), Rule("c", "c", max_files=10)])
 def test_a_hundred_thousand_files_are_planned_at_once(rule: Rule) -> None:
     """A plan of 100,000 files takes well under a second, even on a busy machine."""
-    files = [entry(f"{number * 7919 % 100_003:064x}", number * 7919 % 5_184_000) for number in range(100_000)]
+    files = [entry(f"c/{number * 7919 % 100_003:064x}", number * 7919 % 5_184_000) for number in range(100_000)]
     clock = time.process_time()
-    assert plan(rule, files, NOW)
+    units: list[Unit] = units_of(rule, files)
+    assert plan(rule, units, NOW)
     assert 0.8 > time.process_time() - clock

@@ -31,9 +31,23 @@ def sweep(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) ->
     _run("sweep", ctx, dry_run, as_json)
 
 
-def clean(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Apply the retention rules now. With --dry-run: the plan, file by file, with the reason of each."""
-    _run("clean", ctx, dry_run, as_json)
+def clean(
+    ctx: typer.Context,
+    dry_run: DryRun = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Bring back what the last run removed.")] = False,
+    of_run: Annotated[
+        str, typer.Option("--run", metavar="STAMP", help="With --undo: another run, as `status` names them.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Apply the retention rules now. With --dry-run: the plan, file by file, with rule and reason of each.
+
+    What is removed stays in the quarantine for `retention.undo_window`; --undo brings it back. Nothing that is there
+    again is replaced: it is named, and stays in the quarantine (exit code 3).
+    """
+    if of_run and not undo:
+        raise SettingsError("--run says which run to undo: give it with --undo")
+    _run("undo" if undo else "clean", ctx, dry_run, as_json, undo=of_run)
 
 
 def backup(ctx: typer.Context, dry_run: DryRun = False, as_json: JsonLines = False) -> None:
@@ -116,6 +130,7 @@ def _run(
     *,
     streams: bool = False,
     part: str = "",
+    undo: str = "",
     more: "Callable[[JobSettings, bool], show.Json] | None" = None,
 ) -> None:
     from symbiont_datad import events
@@ -132,7 +147,16 @@ def _run(
         Ledger.for_reading(settings.ledger_path) if dry_run else open_ledger(settings) as ledger,
         watched(progress, as_json) if streams else nullcontext(),
     ):
-        report = run_here(name, settings, ledger, dry_run=dry_run, stopping=stop.is_set, progress=progress, subset=part)
+        report = run_here(
+            name,
+            settings,
+            ledger,
+            dry_run=dry_run,
+            stopping=stop.is_set,
+            progress=progress,
+            subset=part,
+            undo=undo,
+        )
         if not dry_run and ledger.path != settings.ledger_path:
             show.note(f"symbiont-datad: {settings.ledger_path}: can't be opened, so `events` won't tell of this run")
     failed = report.outcome == "failed"

@@ -13,6 +13,7 @@ from symbiont_datad.quantities import format_duration, format_size
 from symbiont_datad.report import Action, Drift, DriftKind, Finding, JobReport, Severity, printable
 
 if TYPE_CHECKING:
+    from symbiont_datad.fsops.cells import Cell
     from symbiont_datad.ledger import Row
 
 SCHEMA = 1
@@ -170,6 +171,26 @@ def finding_sentence(one: Finding) -> str:
     return f"{mark}: {one.kind.replace('_', ' ')}: {printable(one.path) or 'the root'}: {one.detail}{remedy}"
 
 
+def quarantined(cell: "Cell") -> Json:
+    """A cell of the quarantine that something lies in."""
+    return {
+        "place": printable(cell.place),
+        "run": printable(cell.run),
+        "rule": printable(cell.rule),
+        "until": moment(cell.until),
+    }
+
+
+def quarantined_line(path: str, cell: "Cell", *, newest: bool) -> str:
+    """Where something is that retention removed, and how it comes back; `newest`: no later run has left anything."""
+    until = f" until {short_time(cell.until)}" if cell.until is not None else ""
+    which = "" if newest else f" --run {printable(cell.run)}"
+    return (
+        f"{printable(path)} is in quarantine{until} ({printable(cell.place)}): "
+        f"`symbiont-datad clean --undo{which}` brings it back"
+    )
+
+
 def event_line(row: "Row") -> str:
     """One row of the ledger on one line."""
     at = datetime.fromtimestamp(row.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
@@ -182,7 +203,7 @@ def report(one: JobReport, dry_run: bool) -> None:
     """A job's report: in a dry run each planned action, then the findings, and the figures."""
     if dry_run:
         for planned_action in one.actions:
-            line(f"would do {sentence(planned_action)}")
+            line(f"would do {sentence(planned_action)} [rule {planned_action.rule}]")
     for found in one.findings:
         line(finding_sentence(found))
     done = f"{one.actions_total:,} action{'s' if one.actions_total > 1 else ''}"

@@ -5,12 +5,16 @@ from typing import Any
 
 import typer
 
-from symbiont_datad.cli.show import finding, moment, on_terminal
+from symbiont_datad.cli.show import finding, moment, on_terminal, short_time
 from symbiont_datad.quantities import format_duration, format_size
-from symbiont_datad.report import Severity
+from symbiont_datad.report import Severity, printable
+from symbiont_datad.retention.forecast import OUTSIDE, Forecast
 from symbiont_datad.status import Status
 
 _BAR = 20
+_DAY_S = 86_400.0
+_SOON_S = 14 * _DAY_S
+"""A disk that will be full before that is a warning."""
 
 
 def document(found: Status) -> dict[str, Any]:
@@ -39,6 +43,14 @@ def document(found: Status) -> dict[str, Any]:
         }
         if found.space
         else None,
+        "forecast": {"bytes": _foreseen(found.full), "inodes": _foreseen(found.out_of_inodes)},
+        "quarantine": {
+            "things": len(found.cells),
+            "undo": [
+                {"run": run, "until": moment(until), "files": files, "bytes": size}
+                for run, until, files, size in _runs(found)
+            ],
+        },
         "jobs": [
             {
                 "job": run.job,
@@ -56,6 +68,28 @@ def document(found: Status) -> dict[str, Any]:
         "actions_today": dict(found.actions_today),
         "findings": [{**finding(one), "first_seen": moment(seen)} for one, seen in found.findings],
     }
+
+
+def _foreseen(one: Forecast | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {
+        "full_in_s": round(one.full_in_s),
+        "rate_per_s": round(one.rate, 3),
+        "over_s": round(one.over_s),
+        "mostly": None if one.mostly == OUTSIDE else one.mostly,
+        "share": round(one.share, 3),
+    }
+
+
+def _runs(found: Status) -> list[tuple[str, float, int, int]]:
+    """The runs that can be undone, the newest first: stamp, until when, files and bytes."""
+    runs: dict[str, tuple[str, float, int, int]] = {}
+    for cell in found.cells:
+        if cell.undoable and cell.until is not None:
+            _, until, files, size = runs.get(cell.run, (cell.run, cell.until, 0, 0))
+            runs[cell.run] = printable(cell.run), max(until, cell.until), files + cell.files, size + cell.bytes
+    return list(runs.values())[::-1]
 
 
 def screen(found: Status, now: float) -> Iterator[str]:
@@ -99,7 +133,41 @@ def _usage(found: Status) -> Iterator[str]:
         share = 100 * space.free_bytes / (space.total_bytes or 1)
         inodes = f", {100 * space.free_inodes / space.total_inodes:.0f} % of the inodes" if space.total_inodes else ""
         yield f"free: {format_size(space.free_bytes)} of {format_size(space.total_bytes)} ({share:.0f} %){inodes}"
+    yield from _forecasts(found)
+    yield from _quarantine(found)
     yield ""
+
+
+def _forecasts(found: Status) -> Iterator[str]:
+    for one, what in ((found.full, "full"), (found.out_of_inodes, "out of inodes")):
+        if one is not None:
+            place = "outside the data directory" if one.mostly == OUTSIDE else printable(one.mostly) or "the root"
+            soon = one.full_in_s < _SOON_S
+            text = f"{what} in {_about(one.full_in_s)} at the rate of the last {_about(one.over_s)}"
+            yield _color(f"{text}: {100 * one.share:.0f} % of it is {place}", "yellow" if soon else None)
+
+
+def _about(seconds: float) -> str:
+    """A duration in its largest unit alone: `9 days`."""
+    for unit, name in ((_DAY_S, "day"), (3600.0, "hour"), (60.0, "minute")):
+        if seconds >= unit:
+            count = round(seconds / unit)
+            return f"{count} {name}{'s' if count > 1 else ''}"
+    return "less than a minute"
+
+
+def _quarantine(found: Status) -> Iterator[str]:
+    others = sum(not cell.undoable for cell in found.cells)
+    if others:
+        yield f"quarantine: {others} thing{'s' if others > 1 else ''} moved aside"
+    runs = _runs(found)
+    if runs:
+        run, until, files, size = runs[0]
+        more = f"; {len(runs) - 1} earlier runs too (--run STAMP)" if len(runs) > 1 else ""
+        yield (
+            f"undo: `clean --undo` brings back {files:,} file{'s' if files != 1 else ''} ({format_size(size)}) of the "
+            f"run {run} until {short_time(until)}{more}"
+        )
 
 
 def _jobs(found: Status, now: float) -> Iterator[str]:

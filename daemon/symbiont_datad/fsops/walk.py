@@ -8,6 +8,8 @@ from typing import NamedTuple
 from symbiont_datad.fsops.mount import mounts_below
 from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, readable
 
+_BLOCK = 512  # the unit of st_blocks, whatever the file system's own is (stat(2))
+
 DEPTH_LIMIT = 128
 """How deep a directory may lie. Each level holds a descriptor while it is walked."""
 
@@ -27,6 +29,10 @@ class Entry(NamedTuple):
     nlink: int
     uid: int
     gid: int
+    ctime_ns: int = 0
+    """When the inode last changed: content, mode or name. Unlike the other times, nobody can set it."""
+    allocated: int = 0
+    """Bytes on the disk: less than the size for a file with holes."""
 
     @property
     def is_file(self) -> bool:
@@ -93,6 +99,8 @@ def walk(
                         found.st_nlink,
                         found.st_uid,
                         found.st_gid,
+                        found.st_ctime_ns,
+                        found.st_blocks * _BLOCK,
                     ),
                 )
         for name in folders:

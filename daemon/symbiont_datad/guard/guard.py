@@ -205,7 +205,7 @@ class Guard:
         for attempt in range(_ROUNDS):
             try:
                 self._refuse_unmounted()
-                result = reconcile(self._layout, scope, now=time.time(), allow=self._allow)
+                result = reconcile(self._layout, scope, now=time.time(), days=True, allow=self._allow)
             except (FileNotFoundError, NotADirectoryError) as error:  # the root went while we looked
                 scope, rewatch = EVERYTHING, True
                 if attempt == _ROUNDS - 1:

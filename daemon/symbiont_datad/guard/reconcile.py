@@ -8,7 +8,8 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.root import pinned, readable, refuse_other_mount, refuse_untrusted
@@ -18,6 +19,7 @@ from symbiont_datad.guard.repair import repair
 from symbiont_datad.guard.scope import ALL, EVERYTHING, Scope, children_in_scope
 from symbiont_datad.layout import Directory, Layout
 from symbiont_datad.report import Action, Drift, DriftKind, Finding, Severity
+from symbiont_datad.retention.days import days_ahead
 
 _MAKES = (DriftKind.MISSING, DriftKind.OBSTRUCTED)
 
@@ -41,12 +43,14 @@ def reconcile(
     now: float,
     repairing: bool = True,
     fresh: bool = False,
+    days: bool = False,
     allow: Callable[[str], bool] = lambda _path: True,
 ) -> Reconciliation:
     """Compare the part of the tree in `scope` with the layout, and put right what `allow(path)` lets be repaired.
 
-    With `repairing` off nothing is touched (`check`). `fresh` says that the tree is being made at start. `now` is in
-    seconds since the epoch. What can't be repaired is among the failures. Raises OSError or UnsafePath when the root
+    With `repairing` off nothing is touched (`check`). `fresh` says that the tree is being made at start. With `days`,
+    where the children of `layout.days` are in scope, those of today and tomorrow are made. `now` is in seconds since
+    the epoch. What can't be repaired is among the failures. Raises OSError or UnsafePath when the root
     itself can't be reached.
     """
     with ExitStack() as stack:
@@ -62,6 +66,8 @@ def reconcile(
                     one.drifts.append(Drift(DriftKind.MISSING, row.path, "a directory", "nothing"))
             elif one.visit(row, row.path, parent_fd) and children:
                 one.visit_children(row, children)
+                if row.path == layout.days and days:
+                    one.make_days(row)
         return Reconciliation(tuple(one.drifts), tuple(one.actions), tuple(one.failures), tuple(one.appeared), rooted)
 
 
@@ -131,6 +137,23 @@ class _Pass:
         for path in children:
             if path not in self.layout.by_path:
                 self.visit(row, path, fd)
+
+    def make_days(self, row: Directory) -> None:
+        """Make the directories of today and tomorrow. That they are missing is no drift: another day has begun."""
+        fd = self.pin(row.path) if self.repairing and self.layout.create else None
+        if fd is None:
+            return
+        seen, self.fresh = len(self.drifts), True  # made, and not made again
+        for day in days_ahead(self.now, datetime.fromtimestamp(self.now).astimezone().tzinfo):
+            path = f"{row.path}/{day}"
+            try:
+                os.stat(day, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                self.visit(replace(row, path=path, purpose=f"{row.purpose}, of {day}", open=False), path, fd)
+            except OSError:  # it will be told of by whoever writes there
+                continue
+        self.fresh = False
+        del self.drifts[seen:]
 
     def pin(self, path: str) -> int | None:
         """The directory at `path`, which is kept open for the rest of the pass; None when it can't be had."""

@@ -17,13 +17,15 @@ JobFunction = Callable[[JobContext], JobReport]
 class Job:
     """One row: the job's name (also its function's name), its module, and what it does, in words.
 
-    `opens`: whether it always opens the repository.
+    `opens`: whether it always opens the repository. `lock`: the job whose lock it takes, so that the two never run at
+    once; empty for its own.
     """
 
     name: str
     module: str
     purpose: str
     opens: bool = False
+    lock: str = ""
 
     def load(self) -> JobFunction:
         """Import the function."""
@@ -40,11 +42,21 @@ JOBS: Mapping[str, Job] = {
             "checks changed state files, rotates the runtime's backups, saves a snapshot",
         ),
         Job("clean", "symbiont_datad.jobs.clean", "removes what the retention rules say"),
+        Job("relieve", "symbiont_datad.jobs.relieve", "makes room when the disk is nearly full"),
+        Job("undo", "symbiont_datad.jobs.undo", "brings back what retention has removed", lock="clean"),
         Job(
-            "backup", "symbiont_datad.jobs.backup", "makes a snapshot of the tree, forgets old ones, frees space", True
+            "backup",
+            "symbiont_datad.jobs.backup",
+            "makes a snapshot of the tree, forgets old ones, frees space",
+            opens=True,
         ),
-        Job("verify", "symbiont_datad.jobs.verify", "checks the repository, reads a part of it, tries a restore", True),
-        Job("prune", "symbiont_datad.jobs.prune", "forgets what the policy does not keep, frees space", True),
+        Job(
+            "verify",
+            "symbiont_datad.jobs.verify",
+            "checks the repository, reads a part of it, tries a restore",
+            opens=True,
+        ),
+        Job("prune", "symbiont_datad.jobs.prune", "forgets what the policy does not keep, frees space", opens=True),
         Job("usage", "symbiont_datad.jobs.usage", "measures the tree, keeps the modes of files"),
     )
 }

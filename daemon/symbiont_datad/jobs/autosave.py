@@ -37,7 +37,7 @@ class Fingerprint:
 
     def add(self, entry: Entry) -> None:
         """Take one more file in; the order counts."""
-        path, mode, size, mtime_ns, _, inode, _, uid, gid = entry
+        path, mode, size, mtime_ns, _, inode, _, uid, gid, *_ = entry
         self._hash.update(b"%b\0%d %d %d %d %d %d\0" % (os.fsencode(path), mode, size, mtime_ns, inode, uid, gid))
         self.hot |= mtime_ns >= self._since_ns
 

@@ -9,6 +9,8 @@ from symbiont_datad.jobs.secrets import Secrets, secrets_of
 from symbiont_datad.layout import Layout, layout_of
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.quantities import Share
+from symbiont_datad.retention.pressure import NO_MARKS, Marks
+from symbiont_datad.retention.quarantine import NO_LIMITS, QuarantineLimits
 
 if TYPE_CHECKING:
     from symbiont_datad.settings import Settings
@@ -77,7 +79,8 @@ class Progress:
 class JobSettings:
     """The settings that jobs go by, as plain data: a child process gets them as they are, and loads no settings model.
 
-    `settle_s`: a state file is judged only when it was last written this many seconds ago.
+    `settle_s`: a state file is judged only when it was last written this many seconds ago. `undo_window_s`: how long
+    what retention removes can be brought back.
     """
 
     layout: Layout
@@ -89,6 +92,9 @@ class JobSettings:
     require_snapshot: bool
     log_format: str
     log_level: str
+    undo_window_s: float = 0.0
+    quarantine: QuarantineLimits = NO_LIMITS
+    marks: Marks = NO_MARKS
 
     @property
     def ledger_path(self) -> Path:
@@ -112,7 +118,8 @@ class JobContext:
     With `dry_run` a job makes its plan, reports it, and touches nothing (`run` is 0 then). `stopping()` is true when
     the run should end early, between two steps. `patience_s`: how long to wait for somebody who holds a lock on the
     snapshot repository. `progress` is kept up to date by jobs that take long. `subset`: which part of the data `verify`
-    reads (see `restic.subset`); empty for what is due.
+    reads (see `restic.subset`); empty for what is due. `undo`: the stamp of the run that `undo` undoes; empty for the
+    last one.
     """
 
     settings: JobSettings
@@ -124,6 +131,7 @@ class JobContext:
     patience_s: float = 0.0
     progress: Progress = field(default_factory=Progress)
     subset: str = ""
+    undo: str = ""
 
     @property
     def layout(self) -> Layout:
@@ -143,7 +151,16 @@ def job_settings(settings: "Settings") -> JobSettings:
         require_snapshot=settings.retention.require_snapshot,
         log_format=settings.logging.format,
         log_level=settings.logging.level,
+        undo_window_s=settings.retention.undo_window,
+        quarantine=QuarantineLimits(settings.quarantine.max_age, settings.quarantine.max_bytes),
+        marks=marks_of(settings),
     )
+
+
+def marks_of(settings: "Settings") -> Marks:
+    """The marks of free space at which something is done."""
+    limits = settings.limits
+    return Marks(limits.high_water, limits.low_water, limits.inodes.high_water, limits.inodes.low_water)
 
 
 def snapshot_settings(settings: "Settings") -> SnapshotSettings:

@@ -24,6 +24,8 @@ from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import JobReport, Outcome
 from symbiont_datad.restic.stretching import stretch_ahead
 
+_ATTEMPTS = 2  # the ledger has a reserve for the second one, when the disk is full
+
 
 def run_here(
     name: str,
@@ -36,11 +38,12 @@ def run_here(
     patience_s: float = 0.0,
     progress: Progress | None = None,
     subset: str = "",
+    undo: str = "",
 ) -> JobReport:
     """Run the job `name` in this process and hand back its report.
 
     A job that raises has failed: its report says why. Raises Locked when another run of it is under way. A dry run
-    takes no lock and leaves no row. For `patience_s`, `progress` and `subset` see JobContext.
+    takes no lock and leaves no row. For `patience_s`, `progress`, `subset` and `undo` see JobContext.
 
     The work is done even when the ledger can't be written: on a full disk `clean` is what makes room.
     """
@@ -48,15 +51,14 @@ def run_here(
     if JOBS[name].opens:
         open_ahead(settings.repository)
     function = JOBS[name].load()
-    context = JobContext(settings, ledger, 0, started, dry_run, stopping, patience_s, progress or Progress(), subset)
+    context = JobContext(
+        settings, ledger, 0, started, dry_run, stopping, patience_s, progress or Progress(), subset, undo
+    )
     if dry_run:
         return _timed(lambda: function(context), name, started)
-    with hold(settings.lock_path(name), f"another {name} is running"):
-        try:
-            run = ledger.begin_run(name, started)
-        except LedgerError as error:
-            run = 0  # no run has this number
-            emit("ledger_failed", job=name, reason=str(error))
+    lock = JOBS[name].lock or name
+    with hold(settings.lock_path(lock), f"another {lock} is running"):
+        run = _begun(name, ledger, started)
         emit("job_started", job=name)
         report = _timed(lambda: function(replace(context, run=run)), name, started)
         try:
@@ -64,6 +66,7 @@ def run_here(
             ledger.finish_run(run, report)
         except LedgerError as error:
             emit("ledger_failed", job=name, reason=str(error))
+        _hand_over(ledger, settings)
     _tell(report)
     return report
 
@@ -73,6 +76,17 @@ def open_ahead(settings: RepositorySettings) -> None:
     stretch_ahead(settings.location, lambda: repository_password(settings.secrets))
 
 
+def _begun(name: str, ledger: Ledger, started: float) -> int:
+    """The number of a new run; 0, which no run has, where it could not be written down."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return ledger.begin_run(name, started)
+        except LedgerError as error:
+            if attempt == _ATTEMPTS - 1:
+                emit("ledger_failed", job=name, reason=str(error))
+    return 0
+
+
 def open_ledger(settings: JobSettings) -> Ledger:
     """The ledger; where it can't be opened, one in memory, so that a job can run (`ledger_failed` says so)."""
     try:
@@ -80,6 +94,14 @@ def open_ledger(settings: JobSettings) -> Ledger:
     except (LedgerError, OSError) as error:
         emit("ledger_failed", reason=str(error))
         return Ledger(None)
+
+
+def _hand_over(ledger: Ledger, settings: JobSettings) -> None:
+    """Write down what only a ledger in memory knows, if the real one can be opened by now: the job has made room."""
+    if ledger.on_disk:
+        return
+    with suppress(LedgerError, OSError), Ledger(settings.ledger_path) as found:
+        found.take_over(ledger)
 
 
 def _timed(work: Callable[[], JobReport], name: str, started: float) -> JobReport:

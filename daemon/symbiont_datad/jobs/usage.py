@@ -1,9 +1,10 @@
 """Usage: what the tree holds, by category, and what its file system has left. The modes of files share the walk."""
 
-import os
 from collections import Counter
+from collections.abc import Container
 
-from symbiont_datad.fsops.root import QUARANTINE, readable
+from symbiont_datad.fsops.root import QUARANTINE
+from symbiont_datad.fsops.space import space_of
 from symbiont_datad.fsops.walk import walk
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.permissions import FileKeeper
@@ -12,6 +13,8 @@ from symbiont_datad.ledger import SpacePoint, UsagePoint
 from symbiont_datad.report import Finding, JobReport, Outcome, Severity
 
 _QUARANTINE = "quarantine"
+_PLACES = 64
+"""Directories of the layout whose usage is recorded, each by itself; a user can declare any number."""
 
 
 def usage(context: JobContext) -> JobReport:
@@ -24,20 +27,26 @@ def usage(context: JobContext) -> JobReport:
     findings: list[Finding] = []
     files: Counter[str] = Counter(dict.fromkeys(Category, 0))
     sizes: Counter[str] = Counter()
+    places = layout.places[:_PLACES]
+    below_files: Counter[str] = Counter(dict.fromkeys(places, 0))
+    below_sizes: Counter[str] = Counter()
     keeper = FileKeeper(context)
 
     def unread(path: str, error: OSError) -> None:
         detail = error.strerror or str(error)
         findings.append(Finding("unread", path, Severity.WARNING, detail, "let the daemon's user read it"))
 
-    folder, category = None, Category.OTHER
+    folder, category, place = None, Category.OTHER, ""
     for entry in walk(layout.tree, on_error=unread):
         if context.stopping():
             break
         if (parent := entry.path.rpartition("/")[0]) != folder:
             folder, category = parent, layout.category_of(parent or entry.path)
+            place = _place_of(parent, below_files)
         files[category] += 1
         sizes[category] += entry.size
+        below_files[place] += 1
+        below_sizes[place] += entry.size
         if keeper.keeps:
             keeper.look_at(entry)
     for entry in walk(layout.tree, QUARANTINE, on_error=unread):
@@ -48,7 +57,9 @@ def usage(context: JobContext) -> JobReport:
     interrupted = context.stopping()
     if not context.dry_run and not interrupted:
         points = [UsagePoint(context.now, name, files[name], sizes[name]) for name in files]
-        context.ledger.record_usage(points, _space(context))
+        below = [UsagePoint(context.now, name, below_files[name], below_sizes[name]) for name in below_files]
+        context.ledger.record_usage(points, _space(context), below)
+        context.ledger.keep_reserve()
     left = any(finding.severity is not Severity.INFO for finding in findings)
     return JobReport(
         "usage",
@@ -63,10 +74,16 @@ def usage(context: JobContext) -> JobReport:
     )
 
 
+def _place_of(folder: str, places: Container[str]) -> str:
+    """The nearest of the places that a directory is or lies in; `""` is the root."""
+    while folder and folder not in places:
+        folder = folder.rpartition("/")[0]
+    return folder
+
+
 def _space(context: JobContext) -> SpacePoint:
     """What the file system of the tree has left for those who are not root."""
-    with context.layout.tree.root() as root_fd, readable(".", root_fd) as fd:
-        found = os.fstatvfs(fd)
+    found, _ = space_of(context.layout.tree)
     return SpacePoint(
         context.now,
         found.f_bavail * found.f_frsize,

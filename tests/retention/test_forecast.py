@@ -1,0 +1,122 @@
+"""When the disk will be full: said of what fills steadily, not of what comes and goes, and not upset by a step."""
+
+import random
+from collections.abc import Callable, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symbiont_datad.retention.forecast import OUTSIDE, Forecast, Series, forecast
+from tests.retention.making import DAY, NOW
+
+GIB = float(1 << 30)
+HOUR = 3600.0
+
+
+def series(over_s: float, every_s: float, value: Callable[[float], float]) -> list[tuple[float, float]]:
+    """Points up to NOW; `value` is asked with the seconds since the first one."""
+    count = int(over_s / every_s)
+    return [(NOW - over_s + number * every_s, value(number * every_s)) for number in range(count + 1)]
+
+
+def seen(free: Series, used: Mapping[str, Series] | None = None) -> Forecast:
+    """A forecast that is there."""
+    found = forecast(free, used or {}, NOW)
+    assert found is not None
+    return found
+
+
+def test_a_steady_writer_is_foreseen_and_named() -> None:
+    """A GiB a day, 9 GiB left, four fifths of it logs/agents."""
+    free = series(2 * DAY, 300, lambda t: 11 * GIB - t / DAY * GIB)
+    used = {
+        "logs/agents": series(2 * DAY, 300, lambda t: t / DAY * 0.8 * GIB),
+        "prompts/cache": series(2 * DAY, 300, lambda t: 5 * GIB),
+    }
+    found = seen(free, used)
+    assert 9 * DAY == pytest.approx(found.full_in_s, rel=0.001)
+    assert ("logs/agents", DAY) == (found.mostly, found.over_s)
+    assert 0.8 == pytest.approx(found.share, rel=0.01)
+
+
+def test_what_is_not_in_the_tree_is_told_as_such() -> None:
+    """When the disk fills faster than the tree grows, most of it is elsewhere."""
+    free = series(2 * DAY, 300, lambda t: 11 * GIB - t / DAY * GIB)
+    found = seen(free, {"logs": series(2 * DAY, 300, lambda t: t / DAY * 0.2 * GIB)})
+    assert OUTSIDE == found.mostly
+    assert 0.8 == pytest.approx(found.share, rel=0.01)
+
+
+@pytest.mark.parametrize("at", [0.05, 0.25, 0.5, 0.6, 0.75, 0.875, 0.95])
+@pytest.mark.parametrize("step", [40 * GIB, -40 * GIB])
+def test_a_single_step_changes_little(at: float, step: float) -> None:
+    """40 GiB copied there or removed at once, at whatever time: it still fills at a GiB a day."""
+    first = 40 * GIB - step / 2
+    free = series(7 * DAY, 3600, lambda t: first - t / DAY * GIB + (step if t > at * 7 * DAY else 0.0))
+    found = seen(free)
+    assert GIB / DAY == pytest.approx(found.rate, rel=0.05)
+
+
+def test_what_comes_and_goes_is_no_danger() -> None:
+    """A log that grows for two hours and is rotated away fills nothing, whatever part of the round it is in."""
+    for phase in range(0, 7200, 900):
+        free = series(30 * DAY, 900, lambda t, phase=phase: 10 * GIB - ((t + phase) % 7200) / 7200 * GIB)  # type: ignore[misc]
+        found = forecast(free, {}, NOW)
+        assert found is None or found.full_in_s > 100 * DAY or found.over_s <= 2 * HOUR
+
+
+def test_an_hour_does_not_tell_of_next_month() -> None:
+    """A short burst at the end of a quiet month would fill the disk in a week, if it went on; nobody knows."""
+    quiet = series(30 * DAY, 3600, lambda t: 100 * GIB)
+    burst = [(at, amount - max(at - (NOW - HOUR), 0.0) / HOUR * 0.5 * GIB) for at, amount in quiet]
+    assert forecast(burst, {}, NOW) is None
+
+
+def test_a_fast_writer_is_foreseen_soon() -> None:
+    """Two hours of a GiB in five minutes, after a quiet month: full in an hour."""
+    points = series(7 * DAY, 300, lambda t: 12 * GIB + 24 * GIB - max(t - 7 * DAY + 2 * HOUR, 0.0) / 300 * GIB)
+    found = seen(points)
+    assert HOUR == pytest.approx(found.full_in_s, rel=0.01)
+    assert 2 * HOUR == found.over_s
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        [],
+        [(NOW, 1.0)],
+        series(600, 300, lambda t: 1000 - t),
+        series(2 * DAY, 300, lambda t: 5 * GIB),
+        series(2 * DAY, 300, lambda t: 5 * GIB + t),
+        [(NOW, 5.0 - number) for number in range(20)],
+    ],
+)
+def test_where_nothing_is_known_nothing_is_said(free: Series) -> None:
+    """Too few points, too short a time, a disk that rests or empties, points of one time."""
+    assert forecast(free, {}, NOW) is None
+
+
+def test_noise_does_not_hide_the_trend() -> None:
+    """With every fifth point wildly wrong the rate is still right."""
+    noise = random.Random(1)
+    free = series(
+        7 * DAY,
+        1800,
+        lambda t: 60 * GIB - t / DAY * GIB + (noise.uniform(-30, 30) * GIB if noise.random() < 0.2 else 0.0),
+    )
+    assert GIB / DAY == pytest.approx(seen(free).rate, rel=0.25)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-30 * DAY, DAY), st.floats(0, 1e15)), max_size=60),
+    st.dictionaries(st.sampled_from(["a", "b", ""]), st.lists(st.tuples(st.floats(-DAY, 0), st.floats(0, 1e12)))),
+)
+def test_any_points_will_do(points: list[tuple[float, float]], used: dict[str, list[tuple[float, float]]]) -> None:
+    """Whatever the ledger has, an answer comes; what is said is in the future, and a share is a share."""
+    found = forecast(
+        sorted((NOW + at, amount) for at, amount in points),
+        {path: sorted((NOW + at, amount) for at, amount in some) for path, some in used.items()},
+        NOW,
+    )
+    assert found is None or (found.full_in_s >= 0 and found.rate > 0 and 0 <= found.share <= 1)
