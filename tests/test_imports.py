@@ -215,6 +215,7 @@ _SNAPSHOTS = {"cryptography", "zstandard", "obstore", "pyrage", "msgspec", "nump
 LIGHT = [
     ("__init__", {"pydantic", "typer", "rich", "watchdog", "apscheduler", *_SNAPSHOTS}),
     ("jobs.child", {"pydantic", "pydantic_settings", "typer", "rich", "watchdog", "apscheduler", *_SNAPSHOTS}),
+    ("jobs.rotate", {"pydantic", "apscheduler", *_SNAPSHOTS}),
     ("jobs.sweep", {"pydantic", "apscheduler", *_SNAPSHOTS} - {"msgspec"}),
     ("supervisor", {"rich", "typer", *_SNAPSHOTS}),
 ]

@@ -285,6 +285,9 @@ def test_an_own_file_that_cannot_be_read_is_refused(sources: Sources) -> None:
         ("guard = 5", "guard (from FILE): must be a table"),
         ("permissions = []", "permissions (from FILE): must be a table"),
         ("logs.patterns = '*.log'", 'logs.patterns = "*.log" (from FILE): must be a list'),
+        ("logs.rule = [{}]", "logs.rule[0].patterns (from FILE): must be set"),
+        ("logs.rule = [{patterns=['a'], kep=1}]", "logs.rule[0].kep (from FILE): is not a setting; did you mean keep"),
+        ("logs.rule = [{patterns=['a'], keep=0}]", "logs.rule[0].keep = 0 (from FILE): must be at least 1"),
         ("logs.patterns = ['../*']", 'logs.patterns[0] = "../*" (from FILE): must be a pattern relative'),
         ("guard.recncile_interval = 5", "guard.recncile_interval (from FILE): is not a setting; did you mean guard"),
         ("backup_cuont = 5", "backup_cuont (from FILE): is not a setting; did you mean backup_count?"),
@@ -559,7 +562,7 @@ def test_every_example_is_good(sources: Sources) -> None:
     """The example of every setting is accepted when it is given alone."""
     for table in tables():
         for name, field in table.fields.items():
-            if table.path[-1:] not in (("NAME",), ("directory",)):
+            if table.path[-1:] != ("NAME",) and not table.repeated:
                 full = dotted((*table.path, name))
                 assert "command line" == sources.load(overrides={full: (field.examples or [None])[0]}).origins[full]
 

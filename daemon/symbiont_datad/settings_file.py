@@ -14,8 +14,7 @@ from symbiont_datad.quantities import Share, spell_duration, spell_size
 from symbiont_datad.report import octal
 from symbiont_datad.settings import Settings, dotted
 from symbiont_datad.settings_retention import NamedPolicy
-from symbiont_datad.settings_sections import ExtraDirectory
-from symbiont_datad.settings_types import MASK, section_of, unit_of
+from symbiont_datad.settings_types import MASK, section_of, tables_of, unit_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,8 @@ class Table:
     path: tuple[str, ...]
     model: type[BaseModel]
     about: str
+    example: Any = None
+    """Of repeated tables: a list of one."""
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
@@ -33,8 +34,13 @@ class Table:
         return {
             name: field
             for name, field in self.model.model_fields.items()
-            if section_of(field) is None and name != "permissions"
+            if section_of(field) is None and tables_of(field) is None and name != "permissions"
         }
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a file may have many such tables."""
+        return self.header.startswith("[[")
 
 
 def tables() -> Iterator[Table]:
@@ -47,7 +53,7 @@ def tables() -> Iterator[Table]:
         "rule: of the one with the deepest directory, and there of the first whose patterns it matches."
     )
     yield Table("[retention.reports]", ("retention", "NAME"), NamedPolicy, rule)
-    yield Table("[[layout.directory]]", ("layout", "directory"), ExtraDirectory, ExtraDirectory.__doc__ or "")
+    yield from _repeated(Settings, ())
 
 
 def _inner(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Table]:
@@ -58,6 +64,15 @@ def _inner(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Table]:
             about = field.description or section.__doc__ or ""
             yield Table(f"[{dotted(inner)}]", inner, section, about)
             yield from _inner(section, inner)
+
+
+def _repeated(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Table]:
+    for name, field in model.model_fields.items():
+        inner, section, one = (*path, name), section_of(field), tables_of(field)
+        if section is not None:
+            yield from _repeated(section, inner)
+        elif one is not None:
+            yield Table(f"[[{dotted(inner)}]]", inner, one, one.__doc__ or "", (field.examples or [None])[0])
 
 
 def plain(value: object, field: FieldInfo) -> Any:
@@ -123,8 +138,8 @@ def example_toml(settings: Settings) -> str:
     ]
     for table in tables():
         if table.header:
-            repeated = table.path[-1] in ("NAME", "directory")
-            lines += ["", "", *_comment(table.about), ("#" if repeated else "") + table.header]
+            optional = table.repeated or table.path[-1] == "NAME"
+            lines += ["", "", *_comment(table.about), ("#" if optional else "") + table.header]
         for name, field in table.fields.items():
             lines += ["", *_setting(name, field, settings if not table.path else None)]
         if not table.path:

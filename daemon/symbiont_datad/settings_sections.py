@@ -7,29 +7,26 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
-from symbiont_datad.quantities import DAY, HOUR, MIB, MINUTE, Share
+from symbiont_datad.quantities import DAY, HOUR, MINUTE, Share
+from symbiont_datad.settings_logs import Logs as Logs
 from symbiont_datad.settings_retention import RetentionPolicy
 from symbiont_datad.settings_types import (
     AbsolutePath,
-    AgeLimit,
     Count,
     Delay,
     DirectoryMode,
     Interval,
     PartOfDisk,
-    Patterns,
     RelativePath,
     Schedule,
     Secret,
     Section,
-    SizeLimit,
     Text,
     Unit,
     read_absolute,
     read_count,
     read_text,
 )
-from symbiont_datad.settings_types import Size as SizeOf
 
 OBJECT_STORES = ("s3://", "gs://", "az://")
 
@@ -193,31 +190,21 @@ class State(Section):
     )
 
 
-class Logs(Section):
-    """Rotation of the log files below the logs directory."""
+class WaterMarks(Section):
+    """Free space at which to warn and act (`high_water`), and up to which to go (`low_water`)."""
 
-    patterns: Patterns = Field(
-        ("**/*.log", "**/*.jsonl"), description="Files to rotate, relative to the logs directory.",
-        examples=[["**/*.log"]],
-    )  # fmt: skip
-    rotate_at: SizeOf = Field(50 * MIB, description="Size from which a log is rotated.", examples=["10MiB"])
-    rotate_every: AgeLimit = Field(None, description="Age from which a log is rotated.", examples=["7d"])
-    keep: Count = Field(10, description="Number of rotated files to keep of each log.", examples=[5])
-    max_age: AgeLimit = Field(None, description="Age from which a rotated file is removed.", examples=["90d"])
-    max_total: SizeLimit = Field(
-        None, description="Size of all rotated files together, above which the oldest go.", examples=["5GiB"]
-    )
-    compress: Literal["zstd", "gzip", "none"] = Field(
-        "zstd", description="How rotated files are compressed.", examples=["gzip"]
-    )
-    delay_compress: bool = Field(
-        False, description="Whether the latest rotated file stays uncompressed.", examples=[True]
-    )
-    allow_copytruncate: bool = Field(
-        False,
-        description="Whether a log that a process holds open may be copied and cut, where lines can be lost.",
-        examples=[True],
-    )
+    high_water: PartOfDisk = Field(Share(percent=10), description="Act when less than this is free.", examples=["5%"])
+    low_water: PartOfDisk = Field(Share(percent=15), description="Stop when this is free again.", examples=["20%"])
+
+
+class InodeMarks(WaterMarks):
+    """The same marks for inodes; an amount is a number of inodes."""
+
+
+class Limits(WaterMarks):
+    """Free space at which to warn and act (`high_water`), and up to which to go (`low_water`)."""
+
+    inodes: InodeMarks = Field(InodeMarks(), description="The same for inodes.")
 
 
 class VectorDb(Section):
@@ -264,6 +251,9 @@ class Schedules(Section):
 
     usage_interval: Interval = Field(5 * MINUTE, description="Time between two measurements of usage.", examples=["1m"])
     retention_interval: Interval = Field(HOUR, description="Time between two runs of retention.", examples=["6h"])
+    rotation_interval: Interval = Field(
+        5 * MINUTE, description="Time between two looks at the logs, whether one must be rotated.", examples=["1m"]
+    )
     jitter: Delay = Field(0.0, description="Random delay added to each run, at most this long.", examples=["30s"])
 
 

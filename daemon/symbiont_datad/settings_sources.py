@@ -10,7 +10,7 @@ import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,8 +20,7 @@ from symbiont_datad.report import printable
 from symbiont_datad.settings import Conflict, Loaded, Name, Settings, dotted, leaves, undotted
 from symbiont_datad.settings_conflicts import links_out
 from symbiont_datad.settings_retention import NamedPolicy, Retention
-from symbiont_datad.settings_sections import ExtraDirectory
-from symbiont_datad.settings_types import MASK, PREFIX, is_secret, section_of, unit_of
+from symbiont_datad.settings_types import MASK, PREFIX, is_secret, section_of, tables_of, unit_of
 
 CONFIG_VARIABLE = "SYMBIONT_DATAD_CONFIG"
 SYSTEM_FILE = Path("/etc/symbiont/datad.toml")
@@ -298,7 +297,9 @@ def _value_problem(sources: _Sources, loc: Name, path: Path_, detail: Any) -> st
     elif kind == "literal_error":
         text = f"must be one of {detail['ctx']['expected']}"
     elif kind == "extra_forbidden":
-        return f"{dotted(loc)} (from {_origin(sources, path)}): {_unknown(tuple(map(str, loc)), ExtraDirectory)}"
+        field = _field_at(path)
+        model = (tables_of(field) if field is not None else None) or Settings
+        return f"{dotted(loc)} (from {_origin(sources, path)}): {_unknown(tuple(map(str, loc)), model)}"
     else:
         text = _TEXTS.get(kind) or re.sub("^Input should", "must", detail["msg"])
     return _line(sources, loc, path, text)
@@ -342,10 +343,8 @@ def _field_at(path: Path_) -> FieldInfo | None:
         field = model.model_fields.get(key)
         if field is None:
             model = NamedPolicy if model is Retention else None
-        elif field.annotation is not None and ExtraDirectory in get_args(field.annotation):
-            model = ExtraDirectory
         else:
-            model = section_of(field)
+            model = section_of(field) or tables_of(field)
     return field
 
 

@@ -79,6 +79,12 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
+def tables_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of each table of a field that is a list of tables, None for any other."""
+    inner = next(iter(get_args(field.annotation)), None) if get_origin(field.annotation) is tuple else None
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+
+
 def _unit_in(annotation: Any) -> Unit | None:
     found = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Unit)]
     if found:

@@ -406,6 +406,7 @@ def _timetables(settings: "Settings") -> tuple[Timetable, ...]:
     heavy: dict[str, float | str] = {"backup": settings.backup.schedule, "verify": settings.backup.verify_schedule}
     return (
         Timetable("sweep", settings.auto_save_interval, jitter_s=jitter),
+        Timetable("rotate", settings.schedule.rotation_interval, jitter_s=jitter),
         Timetable("clean", settings.schedule.retention_interval, jitter_s=jitter),
         Timetable("usage", settings.schedule.usage_interval, jitter_s=jitter),
         *(

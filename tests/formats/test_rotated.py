@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symbiont_datad.formats.rotated import Rotated, following, rotated
+from symbiont_datad.formats.rotated import TAKEN, UNFINISHED, Rotated, following, hidden, hidden_part, rotated
 
 _names = st.builds(
     Rotated,
@@ -44,3 +44,21 @@ def test_archives_compare_by_their_place_in_the_stream() -> None:
     """How an archive is stored has no part in its order."""
     assert Rotated("a.log", 5, 1, ".zst") < Rotated("a.log", 5, 2)
     assert Rotated("a.log", 5, 9) < Rotated("a.log", 6, 1, ".gz", sealed=True)
+
+
+@given(_names, st.sampled_from([TAKEN, UNFINISHED]))
+def test_hidden_names_say_what_becomes_of_them(made: Rotated, ending: str) -> None:
+    """The hidden name of what is about to be an archive is read back, and is itself no archive."""
+    name = hidden(made.name, ending)
+    assert made == hidden_part(name, ending)
+    assert hidden_part(name, TAKEN if ending == UNFINISHED else UNFINISHED) is None
+    assert rotated(name) is None
+    assert hidden_part(made.name, ending) is None
+
+
+@given(_names)
+def test_the_plain_archive_is_the_same_part_of_the_stream(made: Rotated) -> None:
+    """However it is stored, it has one plain name."""
+    assert (made.live, made.at, made.number, "", False) == (
+        made.plain.live, made.plain.at, made.plain.number, made.plain.extension, made.plain.sealed,
+    )  # fmt: skip

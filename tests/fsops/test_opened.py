@@ -1,12 +1,18 @@
 """Which files are open is seen across processes, without waiting for any."""
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from symbiont_datad.fsops.opened import identity, open_files
+import pytest
+
+from symbiont_datad.fsops import opened
+from symbiont_datad.fsops.opened import identity, open_files, open_to_others, writers
+from symbiont_datad.fsops.process import this_process
 from symbiont_datad.fsops.root import Tree
 from tests.conftest import AsNobody
 from tests.support import Tree as Data
@@ -41,3 +47,86 @@ def test_identity_follows_no_link_and_knows_what_is_gone(tree: Callable[[Data], 
     found = os.lstat(root / "link")
     assert (found.st_dev, found.st_ino) == identity(Tree(str(root)), "link")
     assert identity(Tree(str(root)), "gone") is None
+
+
+WRITER = "import os, sys; fd = os.open(sys.argv[1], int(sys.argv[2])); print(flush=True); sys.stdin.read()"
+
+
+@pytest.mark.parametrize(
+    ("flags", "appends"),
+    [
+        pytest.param(os.O_WRONLY | os.O_APPEND, True, id="append mode"),
+        pytest.param(os.O_RDWR | os.O_APPEND, True, id="append mode, reading as well"),
+        pytest.param(os.O_WRONLY, False, id="a place of its own"),
+        pytest.param(os.O_RDWR, False, id="a place of its own, reading as well"),
+        pytest.param(os.O_RDONLY, None, id="a reader"),
+        pytest.param(getattr(os, "O_PATH", 0), None, id="a pin"),
+    ],
+)
+def test_who_writes_and_how(tree: Callable[[Data], Path], flags: int, appends: bool | None) -> None:
+    """A writer is known by its process, its program's name and its mode; who only reads is none."""
+    root = tree({"log": b"x", "other": b""})
+    file = identity(Tree(str(root)), "log")
+    assert file is not None
+    command = [sys.executable, "-c", WRITER, str(root / "log"), str(flags)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = writers(str(root), [file]).of.get(file, ())
+        expected = [] if appends is None else [(process.pid, appends)]
+        assert expected == [(one.pid, one.appends) for one in found]
+        assert all(one.command.startswith("python") for one in found)
+        process.communicate()
+    assert {} == writers(str(root), [file]).of
+
+
+def test_whoever_writes_both_ways_counts_as_the_worse(tree: Callable[[Data], Path]) -> None:
+    """One descriptor in append mode and one that is not: the process is no safe writer."""
+    root = tree({"log": b"x"})
+    file = identity(Tree(str(root)), "log")
+    assert file is not None
+    code = "import sys; a = open(sys.argv[1], 'ab'); b = open(sys.argv[1], 'r+b'); c = open(sys.argv[1], 'ab')"
+    command = [sys.executable, "-c", f"{code}; print(flush=True); sys.stdin.read()", str(root / "log")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert [False] == [one.appends for one in writers(str(root), [file]).of[file]]
+        process.communicate()
+
+
+def test_who_sees_all_processes(tmp_path: Path, as_nobody: AsNobody, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root outside a container does; other users never do, nor does anybody inside one, nor without /proc."""
+    who = this_process()
+    monkeypatch.setattr(opened, "this_process", lambda: replace(who, own_pid_space=False))
+    assert writers(str(tmp_path), []).complete
+    assert not as_nobody(lambda: writers(str(tmp_path), []).complete)
+    monkeypatch.setattr(opened, "this_process", lambda: replace(who, own_pid_space=True))
+    assert not writers(str(tmp_path), []).complete
+    monkeypatch.setattr(opened, "this_process", lambda: replace(who, own_pid_space=False))
+    monkeypatch.setattr(opened, "_PROC", str(tmp_path))
+    assert not writers(str(tmp_path), []).complete
+
+
+@pytest.mark.parametrize(
+    ("mode", "others"), [(0o600, False), (0o644, False), (0o664, False), (0o646, True), (0o666, True)]
+)
+def test_who_else_could_have_it_open(tmp_path: Path, mode: int, others: bool) -> None:
+    """By the mode: other users if all may write; the group only where it is not the user's own."""
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode)
+    os.chown(path, os.geteuid(), os.getegid())
+    assert others is open_to_others(path.stat())
+
+
+def test_a_group_of_several_and_another_owner(open_path: Path, as_nobody: AsNobody) -> None:
+    """A group that is not the user's own may write; and whose file it is may as well."""
+    path = open_path / "file"
+    path.touch()
+    path.chmod(0o664)
+    os.chown(path, -1, 1)
+    assert open_to_others(path.stat())
+    path.chmod(0o644)
+    assert not open_to_others(path.stat())
+    assert as_nobody(lambda: open_to_others(path.stat()))
+    assert stat.S_ISREG(path.stat().st_mode)

@@ -1,4 +1,4 @@
-"""`sweep`, `clean`, `backup`, `verify` and `prune`: jobs, now."""
+"""`sweep`, `rotate`, `clean`, `backup`, `verify` and `prune`: jobs, now."""
 
 import signal
 import threading
@@ -29,6 +29,14 @@ _EXIT = {"done": ExitCode.DONE, "left": ExitCode.LEFT, "interrupted": ExitCode.I
 def sweep(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Check the agents' state, rotate the runtime's own backups, save what changed. Exit code 3: a file is damaged."""
     _run("sweep", ctx, dry_run, as_json)
+
+
+def rotate(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Rotate the logs that are due now, and remove archives that the settings don't keep.
+
+    With --dry-run: the plan, log by log, with the way of each and why. Exit code 3 when a log must be left alone.
+    """
+    _run("rotate", ctx, dry_run, as_json)
 
 
 def clean(

@@ -56,7 +56,11 @@ def check(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: say what would be repaired.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Compare the tree and the agents' state with what they should be. Exit code 3 when something is left."""
+    """Compare the tree, the agents' state and the audit archives with what they should be.
+
+    Exit code 3 when something is left.
+    """
+    from symbiont_datad.jobs.audit_chain import removed_by_rules, verify
     from symbiont_datad.jobs.runner import run_here
     from symbiont_datad.ledger import Ledger
 
@@ -69,7 +73,8 @@ def check(
             with Ledger(settings.ledger_path) as writing:
                 writing.record(result.actions, time.time())
         state = run_here("sweep", settings, ledger, dry_run=True)
-    findings = [*result.failures, *state.findings]
+        audit = verify(settings, removed_by_rules(settings, ledger))
+    findings = [*result.failures, *state.findings, *audit]
     if state.outcome is Outcome.FAILED:
         findings.append(Finding("unchecked", settings.layout.agents, Severity.WARNING, state.message))
     if as_json:

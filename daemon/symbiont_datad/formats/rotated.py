@@ -6,7 +6,7 @@ follows tells how the content is stored: compressed, then sealed with age.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import total_ordering
 
@@ -14,6 +14,12 @@ COMPRESSED = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 """The extension that each way of compressing gives a name."""
 
 SEALED = ".age"
+
+UNFINISHED = ".new"
+"""How the hidden name ends of an archive that is being written; it can go."""
+
+TAKEN = ".old"
+"""How the hidden name ends of a log that was taken from its place, or of the empty file that is to take it."""
 
 _NAME = re.compile(r"(?s)(.+)\.([0-9]{8}T[0-9]{6}Z)-([0-9]{4,})(\.zst|\.gz)?(\.age)?")
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -37,9 +43,25 @@ class Rotated:
         stamp = datetime.fromtimestamp(self.at, UTC).strftime(_STAMP)
         return f"{self.live}.{stamp}-{self.number:04}{self.extension}{SEALED if self.sealed else ''}"
 
+    @property
+    def plain(self) -> "Rotated":
+        """The same archive before it was compressed and sealed."""
+        return replace(self, extension="", sealed=False)
+
     def __lt__(self, other: "Rotated") -> bool:
         """Whether this part of the stream came first; asked of archives of one log."""
         return (self.at, self.number) < (other.at, other.number)
+
+
+def hidden(archive: str, ending: str) -> str:
+    """The name of something that is about to become an archive."""
+    return f".{archive}{ending}"
+
+
+def hidden_part(name: str, ending: str) -> Rotated | None:
+    """The archive that something with a hidden name is about to become; None when it is nothing like that."""
+    inside = name.startswith(".") and name.endswith(ending)
+    return rotated(name[1 : -len(ending)]) if inside else None
 
 
 def rotated(name: str) -> Rotated | None:

@@ -1,15 +1,20 @@
-"""Which files some process has open, by /proc (proc(5)). Without /proc (macOS) nobody can be asked cheaply."""
+"""Which files some process has open, and how, by /proc (proc(5)). Without /proc (macOS) nobody can be asked cheaply."""
 
 import os
-from collections.abc import Iterator
+import re
+import stat
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from symbiont_datad.fsops.process import this_process
 from symbiont_datad.fsops.root import Tree
 
 FileId = tuple[int, int]
 """What a file is to the kernel: the number of its device and its inode."""
 
 _PROC = "/proc"
+_O_PATH = getattr(os, "O_PATH", 0)
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "glusterfs", "lustre"})
 """File systems on which a stat can hang for as long as a server is away."""
 
@@ -28,7 +33,67 @@ class OpenFiles:
 def open_files(root: str) -> OpenFiles:
     """Every file that any process has open. On a network file system only if `root`, an absolute path, is on it too."""
     unseen = _Unseen()
-    return OpenFiles(frozenset(_descriptors(root, unseen)), unseen.words())
+    return OpenFiles(frozenset(found.file for found in _descriptors(root, unseen)), unseen.words())
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A process that has a file open for writing. `appends`: in append mode, with no place of its own in the file."""
+
+    pid: int
+    command: str
+    appends: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """Who writes to some files. `complete`: every process of this machine was looked at, so nobody else does.
+
+    Without it, those that are not named here are unknown: processes of other users, or those outside this container.
+    """
+
+    of: Mapping[FileId, tuple[Writer, ...]]
+    complete: bool
+
+
+def writers(root: str, files: Collection[FileId]) -> Writers:
+    """Which other processes have some files open for writing, by one look at all processes; `root` as in `open_files`.
+
+    A file that is only mapped into memory, its descriptor closed, has no writer here.
+    """
+    unseen, wanted, mine = _Unseen(), frozenset(files), str(os.getpid())
+    of: dict[FileId, dict[int, Writer]] = {}
+    for found in _descriptors(root, unseen):
+        if found.file in wanted and found.pid != mine:
+            flags = _flags(found)
+            if flags is not None and flags & os.O_ACCMODE != os.O_RDONLY and not flags & _O_PATH:
+                pid, appends = int(found.pid), bool(flags & os.O_APPEND)
+                ones = of.setdefault(found.file, {})
+                if pid not in ones or not appends:  # of one that has it open both ways, the worse one counts
+                    ones[pid] = Writer(pid, _command(found.pid), appends)
+    whole = os.geteuid() == 0 and not unseen.words() and not this_process().own_pid_space
+    return Writers({file: tuple(ones.values()) for file, ones in of.items()}, whole)
+
+
+def open_to_others(found: os.stat_result) -> bool:
+    """Whether processes of other users than this one and root could have a file open for writing, by its mode bits.
+
+    A group that has the user's own name is the user's own, as most systems make them.
+    """
+    if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWOTH:
+        return True
+    return bool(found.st_mode & stat.S_IWGRP) and not _own_group(found.st_gid)
+
+
+def _own_group(gid: int) -> bool:
+    import grp
+    import pwd
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return gid == user.pw_gid and group.gr_name == user.pw_name and not {*group.gr_mem} - {user.pw_name}
 
 
 def identity(tree: Tree, path: str) -> FileId | None:
@@ -52,7 +117,15 @@ class _Unseen:
         return f"the open files of {self.processes} processes of other users" if self.processes else ""
 
 
-def _descriptors(root: str, unseen: _Unseen) -> Iterator[FileId]:
+class _Descriptor(NamedTuple):
+    """An open file of some process: the process, the number of the descriptor, and the file."""
+
+    pid: str
+    number: str
+    file: FileId
+
+
+def _descriptors(root: str, unseen: _Unseen) -> Iterator[_Descriptor]:
     try:
         pids = [name for name in os.listdir(_PROC) if name.isdigit()]
     except OSError:
@@ -70,12 +143,12 @@ def _descriptors(root: str, unseen: _Unseen) -> Iterator[FileId]:
         except OSError:  # it has ended
             continue
         try:
-            yield from _descriptors_of(folder, remote)
+            yield from _descriptors_of(pid, folder, remote)
         finally:
             os.close(folder)
 
 
-def _descriptors_of(folder: int, remote: tuple[str, ...]) -> Iterator[FileId]:
+def _descriptors_of(pid: str, folder: int, remote: tuple[str, ...]) -> Iterator[_Descriptor]:
     try:
         names = os.listdir(folder)
     except OSError:
@@ -86,9 +159,27 @@ def _descriptors_of(folder: int, remote: tuple[str, ...]) -> Iterator[FileId]:
             # `socket:[4711]`, `pipe:[4711]` and `anon_inode:…` are no files.
             if target.startswith("/") and not target.startswith(remote):
                 found = os.stat(name, dir_fd=folder)
-                yield found.st_dev, found.st_ino
+                yield _Descriptor(pid, name, (found.st_dev, found.st_ino))
         except OSError:  # closed meanwhile
             continue
+
+
+def _flags(found: _Descriptor) -> int | None:
+    """How a descriptor was opened, as open(2) has it; None when it is closed by now (proc(5), "fdinfo", `flags`)."""
+    try:
+        with open(f"{_PROC}/{found.pid}/fdinfo/{found.number}", "rb") as file:
+            told = re.search(rb"^flags:\s*([0-7]+)", file.read(4096), re.MULTILINE)
+    except OSError:
+        return None
+    return int(told[1], 8) if told else None
+
+
+def _command(pid: str) -> str:
+    try:
+        with open(f"{_PROC}/{pid}/comm", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return "?"
 
 
 def _remote_mounts(root: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -11,6 +12,9 @@ from typing import Any
 
 from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, give_away, pinned, readable, set_mode, sync_directory
 from symbiont_datad.report import octal, printable
+
+_TRIES = 20
+_PAUSE_S = 0.001
 
 ITEM = "item"
 """What a thing is called in its cell of the quarantine."""
@@ -55,7 +59,7 @@ def append_line(dir_fd: int, name: str, line: bytes) -> None:
     elsewhere (a hard link).
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
+    fd = _opened(name, flags, dir_fd)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
@@ -64,6 +68,15 @@ def append_line(dir_fd: int, name: str, line: bytes) -> None:
         os.write(fd, b"\n" + line if cut_off else line)
     finally:
         os.close(fd)
+
+
+def _opened(name: str, flags: int, dir_fd: int) -> int:
+    """Open without waiting for the other end of a FIFO, and yet wait out the instant of a lease (`fsops.lease`)."""
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            return os.open(name, flags, 0o600, dir_fd=dir_fd)
+        time.sleep(_PAUSE_S)
+    return os.open(name, flags, 0o600, dir_fd=dir_fd)
 
 
 def quarantine(tree: Tree, path: str, *, kind: str, reason: str, now: float) -> str:

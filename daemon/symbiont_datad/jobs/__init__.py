@@ -41,6 +41,7 @@ JOBS: Mapping[str, Job] = {
             "symbiont_datad.jobs.sweep",
             "checks changed state files, rotates the runtime's backups, saves a snapshot",
         ),
+        Job("rotate", "symbiont_datad.jobs.rotate", "rotates the logs that are due, removes their old archives"),
         Job("clean", "symbiont_datad.jobs.clean", "removes what the retention rules say"),
         Job("relieve", "symbiont_datad.jobs.relieve", "makes room when the disk is nearly full"),
         Job("undo", "symbiont_datad.jobs.undo", "brings back what retention has removed", lock="clean"),

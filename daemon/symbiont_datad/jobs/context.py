@@ -9,11 +9,13 @@ from symbiont_datad.jobs.secrets import Secrets, secrets_of
 from symbiont_datad.layout import Layout, layout_of
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.quantities import Share
+from symbiont_datad.retention.logs import NO_ROTATION, LogRule, LogSettings
 from symbiont_datad.retention.pressure import NO_MARKS, Marks
 from symbiont_datad.retention.quarantine import NO_LIMITS, QuarantineLimits
 
 if TYPE_CHECKING:
     from symbiont_datad.settings import Settings
+    from symbiont_datad.settings_logs import LogLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class JobSettings:
     undo_window_s: float = 0.0
     quarantine: QuarantineLimits = NO_LIMITS
     marks: Marks = NO_MARKS
+    logs: LogSettings = NO_ROTATION
 
     @property
     def ledger_path(self) -> Path:
@@ -154,6 +157,39 @@ def job_settings(settings: "Settings") -> JobSettings:
         undo_window_s=settings.retention.undo_window,
         quarantine=QuarantineLimits(settings.quarantine.max_age, settings.quarantine.max_bytes),
         marks=marks_of(settings),
+        logs=log_settings(settings),
+    )
+
+
+def log_settings(settings: "Settings") -> LogSettings:
+    """The part of the settings that logs are rotated by. What a rule leaves unset is as in `[logs]`."""
+    logs = settings.logs
+    limits = ("rotate_at", "rotate_every", "rotate_min", "keep", "max_age")
+
+    def rule(name: str, own: "LogLimits", patterns: tuple[str, ...], max_total: int | None) -> LogRule:
+        found = {key: getattr(own if key in own.model_fields_set else logs, key) for key in limits}
+        return LogRule(
+            name,
+            patterns,
+            rotate_at=found["rotate_at"],
+            rotate_every_s=found["rotate_every"],
+            rotate_min=found["rotate_min"] or 1,
+            keep=found["keep"],
+            max_age_s=found["max_age"],
+            max_total=max_total,
+        )
+
+    own = [rule(f"logs.rule {', '.join(one.patterns)}", one, one.patterns, one.max_total) for one in logs.rule]
+    return LogSettings(
+        directory=settings.logs_dir,
+        audit=f"{settings.logs_dir}/audit",
+        rules=(*own, rule("logs", logs, logs.patterns, None)),
+        max_total=logs.max_total,
+        compress=logs.compress,
+        delay_compress=logs.delay_compress,
+        allow_copytruncate=logs.allow_copytruncate,
+        reopened=logs.reopened,
+        appended=logs.appended,
     )
 
 

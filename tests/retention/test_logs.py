@@ -1,0 +1,253 @@
+"""Which logs are rotated, which way, and which archives go."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symbiont_datad.formats.rotated import Rotated
+from symbiont_datad.fsops.lease import Held
+from symbiont_datad.fsops.opened import Writer
+from symbiont_datad.quantities import DAY
+from symbiont_datad.retention.logs import (
+    Archive,
+    Declared,
+    LogRule,
+    LogSettings,
+    Observed,
+    Way,
+    choose,
+    due,
+    trim,
+)
+
+NOW = 1_795_000_000.0
+LOGS = LogRule("logs", ("**/*.log", "**/*.jsonl"), rotate_at=1000)
+
+
+# When
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "age_s", "reason"),
+    [
+        (LOGS, 999, None, ""),
+        (LOGS, 1000, None, "it has 1000 B, rotated from 1000 B"),
+        (LOGS, 999, 10**9, ""),
+        (replace(LOGS, rotate_every_s=DAY), 1, DAY - 1, ""),
+        (replace(LOGS, rotate_every_s=DAY), 1, DAY, "it is 1d old, rotated every 1d"),
+        (replace(LOGS, rotate_every_s=DAY), 1, None, ""),
+        (replace(LOGS, rotate_every_s=DAY, rotate_min=500), 499, 9 * DAY, ""),
+        (replace(LOGS, rotate_every_s=DAY, rotate_min=500), 500, 9 * DAY, "it is 9d old, rotated every 1d"),
+        (replace(LOGS, rotate_every_s=DAY), 0, 9 * DAY, ""),
+        (replace(LOGS, rotate_at=None), 10**12, None, ""),
+    ],
+)
+def test_due(rule: LogRule, size: int, age_s: float | None, reason: str) -> None:
+    """By size, by age, or by either; an empty log never."""
+    assert reason == due(rule, size, age_s)
+
+
+def test_the_first_rule_that_matches_counts() -> None:
+    """Paths are matched below the logs directory; what no rule is about is not rotated."""
+    agents = replace(LOGS, name="agents", patterns=("agents/*.log",))
+    settings = LogSettings(directory="var/logs", audit="var/logs/audit", rules=(agents, LOGS))
+    assert [agents, LOGS, None, None] == [
+        settings.rule_of(path)
+        for path in ("var/logs/agents/a.log", "var/logs/system/a.log", "var/logs/a.txt", "state/a.log.d")
+    ]
+
+
+# Ways
+
+APPENDS, MISPLACED = Writer(7, "agent", True), Writer(8, "other", False)
+SEEN = Observed(Held.YES, (APPENDS,), complete=True, others=True, collapses=True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "way"),
+    [
+        pytest.param(SEEN, Way.COLLAPSE, id="append mode"),
+        pytest.param(replace(SEEN, complete=False), Way.NONE, id="others may write unseen"),
+        pytest.param(replace(SEEN, complete=False, others=False), Way.COLLAPSE, id="nobody else may write"),
+        pytest.param(replace(SEEN, collapses=False), Way.NONE, id="no collapse here"),
+        pytest.param(replace(SEEN, writers=(APPENDS, MISPLACED)), Way.NONE, id="not in append mode"),
+        pytest.param(replace(SEEN, writers=(MISPLACED,), declared=Declared.APPENDED), Way.NONE, id="declared wrongly"),
+        pytest.param(replace(SEEN, writers=()), Way.NONE, id="held by somebody unseen"),
+        pytest.param(
+            replace(SEEN, writers=(), declared=Declared.APPENDED), Way.COLLAPSE, id="unseen, declared appended"
+        ),
+        pytest.param(replace(SEEN, writers=(), declared=Declared.REOPENED), Way.RENAME, id="declared reopened"),
+        pytest.param(replace(SEEN, held=Held.NO, writers=()), Way.RENAME, id="nobody"),
+        pytest.param(
+            replace(SEEN, held=Held.NO, writers=(), complete=False), Way.RENAME, id="nobody, by the kernel alone"
+        ),
+        pytest.param(replace(SEEN, held=Held.UNKNOWN, writers=()), Way.RENAME, id="nobody, by all processes"),
+        pytest.param(
+            replace(SEEN, held=Held.UNKNOWN, writers=(), complete=False), Way.NONE, id="unknown is not nobody"
+        ),
+        pytest.param(replace(SEEN, held=Held.NO, writers=(), problem="it is a database"), Way.NONE, id="a database"),
+    ],
+)
+def test_the_way_by_what_was_seen(seen: Observed, way: Way) -> None:
+    """The best way that is safe, and where none is, the log is left, with something to do about it."""
+    choice = choose(seen, False)
+    assert way is choice.way
+    assert choice.why
+    if way is Way.NONE and not seen.problem:
+        assert choice.remedy
+
+
+def test_truncating_needs_leave_and_a_writer_that_appends() -> None:
+    """Only where nothing better is possible, and never under a writer with a place of its own."""
+    poor = replace(SEEN, collapses=False)
+    assert [Way.NONE, Way.TRUNCATE] == [choose(poor, allowed).way for allowed in (False, True)]
+    assert Way.COLLAPSE is choose(SEEN, True).way
+    assert Way.NONE is choose(replace(poor, writers=(MISPLACED,)), True).way
+    assert Way.NONE is choose(replace(poor, writers=()), True).way
+
+
+_observed = st.builds(
+    Observed,
+    st.sampled_from(Held),
+    st.lists(st.sampled_from([APPENDS, MISPLACED]), max_size=3).map(tuple),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(Declared),
+)
+
+
+@given(_observed, st.booleans())
+def test_no_way_is_ever_unsafe(seen: Observed, allowed: bool) -> None:
+    """Nothing is cut under a writer that would leave a gap, nor under one that is unknown and of whom nothing is
+    declared; and without leave no line can be lost.
+    """
+    way = choose(seen, allowed).way
+    cut = way in (Way.COLLAPSE, Way.TRUNCATE)
+    if MISPLACED in seen.writers:
+        assert not cut
+    if cut and seen.declared is Declared.NOTHING:
+        assert seen.writers
+        assert seen.complete or not seen.others
+    if way is Way.COLLAPSE:
+        assert seen.collapses
+    if way is Way.TRUNCATE:
+        assert allowed
+        assert not seen.collapses
+    if way is Way.RENAME and seen.declared is not Declared.REOPENED:
+        assert seen.held is Held.NO or (seen.complete and not seen.writers and seen.held is Held.UNKNOWN)
+
+
+# Archives
+
+
+def archive(log: str, at: float, number: int = 1, size: int = 10) -> Archive:
+    """An archive of a log in `logs/`."""
+    place = Rotated(log.rpartition("/")[2], int(at), number, ".zst")
+    return Archive(f"{log.rpartition('/')[0]}/{place.name}", log, place, size)
+
+
+_archives = st.lists(
+    st.builds(
+        archive,
+        st.sampled_from(["logs/system/a.log", "logs/agents/b.log", "logs/agents/c.log", "logs/audit/d.log"]),
+        st.integers(int(NOW - 100 * DAY), int(NOW)),
+        st.integers(1, 3),
+        st.integers(0, 50),
+    ),
+    max_size=40,
+    unique_by=lambda one: one.path,
+)
+_limits = st.fixed_dictionaries(
+    {
+        "keep": st.none() | st.integers(1, 6),
+        "max_age_s": st.none() | st.floats(1, 90 * DAY),
+        "max_total": st.none() | st.integers(1, 500),
+    }
+)
+
+
+@given(_archives, _limits, _limits, st.none() | st.integers(1, 900), st.data())
+def test_no_more_goes_than_needed_and_the_newest_stay(
+    archives: list[Archive],
+    agents: dict[str, int | None],
+    others: dict[str, int | None],
+    total: int | None,
+    data: st.DataObject,
+) -> None:
+    """Every cap is met unless what is protected is in the way; what went was needed; protected ones and audit logs' all
+    stay, and of each log the newest that is not too old.
+    """
+    rules = (
+        replace(LOGS, name="agents", patterns=("agents/*.log",), **agents),  # type: ignore[arg-type]
+        replace(LOGS, **others),  # type: ignore[arg-type]
+    )
+    settings = LogSettings(rules=rules, max_total=total)
+    protected = data.draw(st.sets(st.sampled_from(archives))) if archives else set()
+    paths = {one.path for one in protected}
+    trimmed = trim(settings, archives, NOW, paths)
+    gone = [one.archive for one in trimmed]
+    assert len(gone) == len({one.path for one in gone})
+    assert not paths & {one.path for one in gone}
+    assert not [one for one in gone if one.log.startswith("logs/audit/")]
+    aged = [one for one in trimmed if " ago, over " in one.reason]
+    for rule in rules:
+        mine = [one for one in archives if settings.rule_of(one.log) is rule and settings.trims(rule, one.log)]
+        old = [one for one in mine if rule.max_age_s is not None and NOW - one.place.at > rule.max_age_s]
+        assert {one.path for one in old} - paths == {one.archive.path for one in aged if one.archive in mine}
+        left = [one for one in mine if one not in gone]
+        for log in {one.log for one in mine}:
+            kept = sorted((one for one in left if one.log == log), key=lambda one: one.place)
+            went = [one for one in trimmed if one.archive.log == log and "archives of its log" in one.reason]
+            if rule.keep is not None and not paths:
+                assert len(kept) <= rule.keep
+            if went and rule.keep is not None and not paths:
+                assert all(one.archive.place < later.place for one in went for later in kept)
+        if rule.max_total is not None and not paths:
+            assert sum(one.size for one in left) <= rule.max_total or len(left) <= 1
+    cap, reason = rules[0].max_total, "archives of agents together"
+    by_total = [one.archive for one in trimmed if one.reason.startswith(reason)]
+    if by_total:
+        before = [one.archive for one in trimmed if "together" not in one.reason]
+        mine = [one for one in archives if settings.rule_of(one.log) is rules[0] and one not in before]
+        size = sum(one.size for one in mine)
+        assert cap is not None
+        assert size - sum(one.size for one in by_total[:-1]) > cap, "the last to go was not needed"
+
+
+@given(_archives, st.integers(1, 900))
+def test_all_together_meet_their_total_with_the_fewest(archives: list[Archive], total: int) -> None:
+    """The oldest of all go until the total is met, and then no more; the very newest stays, however large."""
+    settings = LogSettings(rules=(LOGS,), max_total=total)
+    mine = [one for one in archives if not one.log.startswith("logs/audit/")]
+    gone = [one.archive for one in trim(settings, archives, NOW)]
+    left = sum(one.size for one in mine if one not in gone)
+    assert left <= total or len([one for one in mine if one not in gone and one.size]) <= 1
+    if gone:
+        assert left + gone[-1].size > total
+        assert max(one.place.at for one in gone) <= max(one.place.at for one in mine if one not in gone)
+
+
+def test_archives_of_audit_logs_go_only_by_a_rule_that_names_them() -> None:
+    """A rule for everything keeps them all; one that begins with their directory does not."""
+    archives = [archive("logs/audit/security.log", NOW - days * DAY) for days in range(1, 6)]
+    everything = replace(LOGS, keep=1, max_age_s=DAY / 2, max_total=1)
+    assert [] == trim(LogSettings(rules=(everything,), max_total=1), archives, NOW)
+    named = replace(LOGS, name="audit", patterns=("audit/*.log",), keep=2)
+    gone = [one.archive for one in trim(LogSettings(rules=(named, everything)), archives, NOW)]
+    assert archives[2:] == sorted(gone, key=lambda one: -one.place.at)
+    both = replace(LOGS, patterns=("**/*.log", "audit/other.log"), keep=1)
+    assert [] == trim(LogSettings(rules=(both,)), archives, NOW)
+
+
+def test_reasons_are_for_people() -> None:
+    """Each says which limit it was."""
+    settings = LogSettings(rules=(replace(LOGS, keep=2, max_age_s=30 * DAY, max_total=15),))
+    archives = [archive("logs/a.log", NOW - days * DAY, size=10) for days in (1, 2, 3, 40)]
+    assert [
+        "rotated 40d ago, over 30d",
+        "one of 3 archives of its log, 2 are kept",
+        "archives of logs together over 15 B, the oldest first",
+    ] == [one.reason for one in trim(settings, archives, NOW)]
