@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symbiont_datad.layout import Category, Directory, Layout
+from symbiont_datad.retention.rules import AgeBy
 from tests.guard.keeping import again, layout_at, made
 
 DECLARED = {
@@ -178,6 +179,42 @@ def test_rules_are_only_those_asked_for(tmp_path: Path) -> None:
     assert ["cache"] == [rule.name for rule in layout_at(tmp_path / "data").rules]
     layout = layout_at(tmp_path / "data", prompts_dir="p", retention={"history": {"max_age": "7d"}})
     assert ["cache", "history"] == [rule.name for rule in layout.rules]
+
+
+def test_rules_say_what_the_settings_say(tmp_path: Path) -> None:
+    """Days and archives go whole, caches by use and with their broken files, logs keep their newest; each rule has
+    what its table says.
+    """
+    layout = layout_at(
+        tmp_path / "data",
+        retention={
+            "history": {"pack_after": "7d", "age_by": "name"},
+            "archives": {"max_files": 3},
+            "logs": {"max_age": "9d", "protect": ["keep/**"]},
+            "traces": {"directory": "logs/agents", "patterns": ["*.trace"], "max_bytes": "1MiB"},
+            "prompts/templates": {"max_age": "1y"},
+            "reports": {"whole": True},
+        },
+        layout={"directory": [{"path": "reports", "max_files": 5, "age_by": "read"}]},
+    )
+    rules = {rule.name: rule for rule in layout.rules}
+    assert ["cache", "history", "archives", "logs", "reports", "traces", "prompts/templates"] == list(rules)
+    assert (True, True, AgeBy.USED) == (rules["cache"].cache, rules["cache"].broken, rules["cache"].age_by)
+    assert (True, 7 * 86_400, AgeBy.NAME) == (
+        rules["history"].whole,
+        rules["history"].pack_after_s,
+        rules["history"].age_by,
+    )
+    assert (True, False) == (rules["archives"].whole, rules["archives"].keep_newest)
+    assert (("keep/**",), True) == (rules["logs"].protect, rules["logs"].keep_newest)
+    assert ("logs/agents", ("*.trace",), 1 << 20) == (
+        rules["traces"].directory,
+        rules["traces"].patterns,
+        rules["traces"].max_bytes,
+    )
+    assert (5, True, AgeBy.READ) == (rules["reports"].max_files, rules["reports"].whole, rules["reports"].age_by)
+    assert "prompts/history" == layout.days
+    assert None is layout_at(tmp_path / "data", guard={"make_days": False}).days
 
 
 def test_a_layout_is_a_value(tmp_path: Path) -> None:

@@ -301,6 +301,16 @@ def test_an_own_file_that_cannot_be_read_is_refused(sources: Sources) -> None:
         ("layout.directory = [{path='../a'}]", 'layout.directory[0].path = "../a" (from FILE): must stay inside'),
         ("layout.directory = [{path='a', max_files=0}]", "layout.directory[0].max_files = 0 (from FILE): must be at l"),
         ("retention.cahce.max_age = '1d'", 'retention.cahce (from FILE): must be "cache", "history"'),
+        ("retention.x.directory = 'state/agents'", 'retention.x.directory = "state/agents" (from FILE): must not be'),
+        ("retention.x.directory = 'vector_db/a'", 'retention.x.directory = "vector_db/a" (from FILE): must not be ab'),
+        ("retention.'state' = {max_files=1}", 'retention.state (from FILE): must not be about "state"'),
+        ("retention.x.directory = 'logs'", 'retention.x (from FILE): must have patterns, because retention.logs is ab'),
+        ("retention.x.directory = '../x'", 'retention.x.directory = "../x" (from FILE): must stay inside'),
+        ("retention.'logs/agents'.directory='logs/system'\nretention.y.directory='logs/system'",
+         'retention.y (from FILE): must have patterns, because retention."logs/agents" is about'),
+        ("retention.history = {pack_after='1d', whole=false}", 'retention.history.pack_after = "1d" (from FILE): must'),
+        ("retention.history.age_by = 'born'", 'retention.history.age_by = "born" (from FILE): must be'),
+        ("retention.logs.protect = ['/etc']", 'retention.logs.protect[0] = "/etc" (from FILE): must be a pattern'),
         ("retention.history.max_bytes = 0", "retention.history.max_bytes = 0 (from FILE): must be at least 1 byte"),
     ],
 )  # fmt: skip
@@ -410,6 +420,28 @@ def test_limits_by_name(sources: Sources) -> None:
     assert [
         "retention.reports.max_files = 5 (from FILE): must not differ from the same limit in its [[layout.directory]]"
     ] == sources.problems(toml + "max_files = 6")
+
+
+def test_a_rule_of_any_name_needs_a_directory(sources: Sources) -> None:
+    """It may name one, or be named after one of the layout; archives and sessions are state that may go."""
+    toml = """
+[retention.traces]
+directory = "logs/agents"
+patterns = ["*.trace"]
+max_age = "1d"
+[retention."logs/system"]
+max_files = 3
+[retention.old]
+directory = "state/agents/archives"
+patterns = ["*/archive_*.tmp"]
+max_age = "1d"
+"""
+    named = sources.load(toml).settings.retention.named
+    assert ("logs/agents", ("*.trace",), None) == (
+        named["traces"].directory,
+        named["traces"].patterns,
+        named["logs/system"].directory,
+    )
 
 
 def test_owner_and_group_become_ids(sources: Sources) -> None:

@@ -1,7 +1,11 @@
 """Status: one truth, with the daemon up or down."""
 
+import json
 import os
+import time
 from pathlib import Path
+
+import pytest
 
 from symbiont_datad.cli.status_screen import document, screen
 from symbiont_datad.fsops.lock import hold
@@ -39,6 +43,49 @@ def test_with_the_daemon_up_it_tells_of_all(tmp_path: Path) -> None:
         shown["findings"][0]["first_seen"],
     )
     assert {"running": True, "pid": os.getpid()} == {key: shown["daemon"][key] for key in ("running", "pid")}
+
+
+def test_it_foretells_when_the_disk_will_be_full(tmp_path: Path) -> None:
+    """From the points of two days: when, at what rate, and what fills it."""
+    now = time.time()
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        for hour in range(48, -1, -1):
+            at, lost = now - hour * 3600, (48 - hour) << 30
+            space = SpacePoint(at, (280 << 30) - lost, 1000 << 30, 10**6, 10**7)
+            below = [UsagePoint(at, "logs/agents", 5, lost * 4 // 5), UsagePoint(at, "", 1, 1)]
+            ledger.record_usage([UsagePoint(at, "logs", 5, lost)], space, below)
+    found = collect("/srv/data", tmp_path)
+    text = "\n".join(screen(found, now))
+    assert "full in 10 days at the rate of the last day: 80 % of it is logs/agents" in text
+    shown = document(found)["forecast"]
+    assert 232 * 3600 == pytest.approx(shown["bytes"]["full_in_s"], rel=0.01)
+    assert 0.8 == pytest.approx(shown["bytes"]["share"], rel=0.01)
+    assert ("logs/agents", 86_400) == (shown["bytes"]["mostly"], shown["bytes"]["over_s"])
+    assert None is shown["inodes"]
+
+
+def test_it_tells_of_the_quarantine(tmp_path: Path) -> None:
+    """What was moved aside, and what can be brought back until when."""
+    root = tmp_path / "data"
+    for name, kind in (("20261118T110640Z", "removed"), ("20261118T120640Z", "removed"), ("20261118T130640Z", "x")):
+        cell = root / ".quarantine" / name
+        cell.mkdir(parents=True)
+        record = {"kind": kind, "until": "2026-11-19T11:06:40Z", "run": name, "files": 3, "bytes": 2048}
+        (cell / "record.json").write_text(json.dumps(record))
+    with Ledger(tmp_path / "datad/ledger.db") as ledger:
+        ledger.record_usage([UsagePoint(1.0, "quarantine", 9, 9)], SpacePoint(1.0, 1, 2, 3, 4))
+    found = collect(str(root), tmp_path / "datad")
+    text = "\n".join(screen(found, 1_795_000_000.0))
+    assert "quarantine: 1 thing moved aside" in text
+    assert (
+        "undo: `clean --undo` brings back 3 files (2 KiB) of the run 20261118T120640Z until 2026-11-19 11:06Z; "
+        "1 earlier run too" in text
+    )
+    shown = document(found)["quarantine"]
+    assert (3, ["20261118T120640Z", "20261118T110640Z"]) == (shown["things"], [run["run"] for run in shown["undo"]])
+    assert {"run": "20261118T120640Z", "until": "2026-11-19T11:06:40.000Z", "files": 3, "bytes": 2048} == shown["undo"][
+        0
+    ]
 
 
 def test_with_the_daemon_down_it_says_since_when(tmp_path: Path) -> None:

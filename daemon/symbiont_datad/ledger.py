@@ -12,11 +12,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity, printable
 
@@ -120,6 +121,25 @@ class SpacePoint:
     total_inodes: int
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _again_when_full(method: Callable[P, T]) -> Callable[P, T]:
+    """Call a method of the ledger a second time when the disk was full: then the file's own reserve is used."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except LedgerError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+                raise
+        return method(*args, **kwargs)
+
+    return call
+
+
 class Ledger:
     """One open ledger. Threads may share it; each call is a transaction of its own."""
 
@@ -214,7 +234,7 @@ class Ledger:
                 self._db.execute("commit")
                 self._was_full = False
             except sqlite3.Error as error:
-                self._was_full = True  # or whatever else it was: it does no harm
+                self._was_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
                 if self._db.in_transaction:
                     self._db.execute("rollback")
                 raise LedgerError(f"{self.path}: {error}") from error
@@ -250,11 +270,13 @@ class Ledger:
 
     # Runs
 
+    @_again_when_full
     def begin_run(self, job: str, started_at: float) -> int:
         """Write down that a run began; hand back its number."""
         with self._transaction() as db:
             return int(db.execute("insert into runs (job, started_at) values (?, ?)", (job, started_at)).lastrowid or 0)
 
+    @_again_when_full
     def finish_run(self, run: int, report: JobReport) -> None:
         """Write down how a run ended."""
         with self._transaction() as db:
@@ -287,12 +309,14 @@ class Ledger:
 
     # Actions
 
-    def record(self, actions: Iterable[Action], at: float, run: int | None = None) -> None:
+    @_again_when_full
+    def record(self, actions: Sequence[Action], at: float, run: int | None = None) -> None:
         """Write down actions that have happened."""
         with self._transaction() as db:
             _insert(db, [_values(action, at, run, "done") for action in actions])
 
-    def plan(self, actions: Iterable[Action], at: float, run: int) -> range:
+    @_again_when_full
+    def plan(self, actions: Sequence[Action], at: float, run: int) -> range:
         """Write down actions that are about to happen, in one transaction; hand back the numbers of their rows."""
         values = [_values(action, at, run, "planned") for action in actions]
         with self._transaction() as db:
@@ -302,7 +326,8 @@ class Ledger:
             (last,) = db.execute("select ifnull(max(id), 0) from actions").fetchone()
         return range(last + 1 - len(values), last + 1)
 
-    def confirm(self, run: int, failed: Iterable[str] = (), rows: range | None = None) -> None:
+    @_again_when_full
+    def confirm(self, run: int, failed: Sequence[str] = (), rows: range | None = None) -> None:
         """Write down that the planned actions of a run have happened, but for the `failed` paths.
 
         With `rows`, as `plan` handed them back, only those: others of the run may be planned and not done yet.

@@ -13,8 +13,10 @@ from symbiont_datad.fsops.root import QUARANTINE
 from symbiont_datad.fsops.write import quarantine
 from symbiont_datad.guard.guard import GuardSettings
 from symbiont_datad.guard.reconcile import reconcile
+from symbiont_datad.retention.rules import Rule
 from tests.attacks.support import Scene, attacker, scene
 from tests.guard.keeping import NOW, SETTINGS, again, eventually, guarding, is_directory
+from tests.jobs.making import run, settings_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose")
 
@@ -149,4 +151,43 @@ def test_the_parents_are_swapped(open_path: Path) -> None:
         if not home.exists():
             aside.rename(home)
         assert eventually(lambda: is_directory(stage.root / "logs/audit") and running.guard.keeping(), 10)
+    stage.assert_unharmed()
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["files", "directories"])
+def test_retention_under_attack_moves_and_removes_only_what_is_in_the_tree(open_path: Path, whole: bool) -> None:
+    """While the directories that a rule is about are swapped for links, runs of retention, their undo and the end of
+    their cells take nothing outside the tree.
+    """
+    stage = scene(open_path)
+    rule = Rule("logs", "logs", max_age_s=1.0, whole=whole)
+    settings = settings_for(open_path / "unused", require_snapshot=False, keep_if_open=False, undo_window_s=1.0)
+    settings = replace(settings, layout=replace(stage.layout, rules=(rule,)))
+    turns = iter(range(10**9))
+
+    def attack() -> None:
+        turn = next(turns)
+        for folder in ("logs/agents", "logs"):
+            try:
+                fd = os.open(stage.root / folder, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY)
+                os.close(os.open(f"{turn}.log", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+                os.utime(f"{turn}.log", (0, 0), dir_fd=fd)
+                os.close(fd)
+            except OSError:
+                continue
+            flicker(stage.root / folder, stage.canary / folder, 20)
+        for cell in (stage.root / QUARANTINE).glob("*"):
+            if turn % 3 == 0:
+                (cell / "files").rename(cell / "was")
+                (cell / "files").symlink_to(stage.canary)
+
+    moved = 0
+    with attacker(attack):
+        until = time.monotonic() + 1.0
+        now = NOW
+        while time.monotonic() < until:
+            now += 2.0
+            moved += run("clean", settings, now=now).report.actions_total
+            run("undo", settings, now=now + 0.5)
+    assert moved
     stage.assert_unharmed()

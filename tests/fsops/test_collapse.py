@@ -1,5 +1,6 @@
 """Cutting the head off a file: where, how, and how far it is when it was interrupted."""
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from symbiont_datad.fsops.collapse import (
     blank,
     block_size,
     can_collapse,
+    close_gap,
     cut_off,
     find_cut,
     find_head,
@@ -72,9 +74,9 @@ def test_a_cut_is_at_a_block_and_ends_with_a_line(tmp_path: Path, content: bytes
         cut = find_cut(fd, len(content), BLOCK)
     last = content.rfind(b"\n") + 1
     if cut is None:
-        assert last < BLOCK + SHORTEST
+        assert last < 2 * BLOCK + SHORTEST
         return
-    assert (0, True) == (cut.at % BLOCK, cut.at > 0)
+    assert (0, True) == (cut.at % BLOCK, cut.at >= 2 * BLOCK)
     assert cut.at + SHORTEST <= cut.end <= last
     assert b"\n" == content[cut.end - 1 : cut.end]
     assert last - cut.at < BLOCK + SHORTEST, "no whole block more could go"
@@ -162,7 +164,7 @@ def test_a_file_that_others_have_cut_is_not_touched(collapsing: Path) -> None:
 def test_a_refused_collapse_leaves_the_file_as_it_was(collapsing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blanking is taken back."""
 
-    def refuse(_fd: int, _length: int) -> None:
+    def refuse(_fd: int, _length: int, _offset: int = 0) -> None:
         raise OSError(22, "Invalid argument")
 
     content = b"".join(b"line %d\n" % n for n in range(5000))
@@ -173,6 +175,98 @@ def test_a_refused_collapse_leaves_the_file_as_it_was(collapsing: Path, monkeypa
         with pytest.raises(OSError, match="Invalid argument"):
             cut_off(fd, cut)
     assert content == (collapsing / "file").read_bytes()
+
+
+def _punched(fd: int, cut: Cut) -> None:
+    """The range is freed, and nothing has moved."""
+    fallocate(fd, PUNCH_HOLE, 0, cut.at)
+
+
+def _between(fd: int, cut: Cut) -> None:
+    """Some extents have moved, and others not."""
+    collapse._collapse(fd, cut.at)
+    fallocate(fd, INSERT_RANGE, 3 * block_size(fd), cut.at)
+
+
+def _unsized(fd: int, cut: Cut) -> None:
+    """All has moved, and the size is the old one."""
+    size = os.fstat(fd).st_size
+    collapse._collapse(fd, cut.at)
+    os.ftruncate(fd, size)
+
+
+PUNCH_HOLE, INSERT_RANGE = 0x03, 0x20
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2)."""
+    call = ctypes.CDLL(None, use_errno=True).fallocate64
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    assert 0 == call(fd, mode, offset, length), os.strerror(ctypes.get_errno())
+
+
+@pytest.mark.parametrize("again", [None, "moved", "unsized"])
+@pytest.mark.parametrize("late", [b"", b"late 1\nlate 2\n"], ids=["nothing after it", "lines after it"])
+@pytest.mark.parametrize("even", [False, True], ids=["uneven", "even"])
+@pytest.mark.parametrize("half", [_punched, _between, _unsized])
+def test_a_collapse_that_was_cut_short_is_finished(
+    collapsing: Path,
+    half: Callable[[int, Cut], None],
+    even: bool,
+    late: bytes,
+    again: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever the NUL bytes are that it has left, they go, and nothing else; also when closing them is cut short."""
+    content = b"".join(b"line %06d of some length\n" % n for n in range(5000))
+    path = collapsing / "file"
+    with opened(path, content) as fd:
+        block = block_size(fd)
+        if even:  # what is written ends with a block
+            content += b"x" * (block - len(content) % block - 1) + b"\n"
+            os.pwrite(fd, content, 0)
+        cut = find_cut(fd, len(content) // 2, block)
+        assert cut is not None
+        blank(fd, cut)
+        half(fd, cut)
+        assert Stage.GAP is stage_of(fd, cut)
+        with path.open("ab") as writer:
+            writer.write(late)
+        real = collapse._collapse
+
+        def fails(fd: int, length: int, offset: int = 0) -> None:
+            if again == "unsized":
+                size = os.fstat(fd).st_size
+                real(fd, length, offset)
+                os.ftruncate(fd, size)
+            raise OSError(4, "Interrupted system call")
+
+        if again:
+            with monkeypatch.context() as patch:
+                patch.setattr(collapse, "_collapse", fails)
+                with pytest.raises(OSError, match="Interrupted"):
+                    close_gap(fd, cut)
+            assert Stage.GAP is stage_of(fd, cut)
+        close_gap(fd, cut)
+        assert Stage.DONE is stage_of(fd, cut)
+        close_gap(fd, cut)
+    left = path.read_bytes()
+    assert cut.end - cut.at == blank_length(left)
+    found = left[cut.end - cut.at :]
+    assert found.rstrip(b"\n") + b"\n" == content[cut.end :] + late
+
+
+def test_holes_of_others_are_no_gap(collapsing: Path) -> None:
+    """A sparse file, a hole of another length: not ours to close."""
+    content = b"".join(b"line %06d of some length\n" % n for n in range(5000))
+    with opened(collapsing / "file", content) as fd:
+        cut = find_cut(fd, len(content), block_size(fd))
+        assert cut is not None
+        cut_off(fd, cut)
+        os.ftruncate(fd, 1 << 20)
+        assert Stage.DONE is stage_of(fd, cut)
+        close_gap(fd, cut)
+        assert 1 << 20 == os.fstat(fd).st_size
 
 
 def test_a_marked_head(tmp_path: Path) -> None:

@@ -107,6 +107,21 @@ def test_who_sees_all_processes(tmp_path: Path, as_nobody: AsNobody, monkeypatch
     assert not writers(str(tmp_path), []).complete
 
 
+def test_a_file_system_that_other_machines_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kind of the mount that is nearest above."""
+    (tmp_path / "self").mkdir()
+    mounts = (("/", "ext4"), ("/srv", "nfs4"), ("/srv/local", "xfs"), ("/mnt/a", "fuse.sshfs"), ("/vm", "virtiofs"))
+    lines = [f"22 1 0:21 / {at} rw shared:1 - {kind} source rw\n" for at, kind in mounts]
+    (tmp_path / "self/mountinfo").write_text("".join(lines))
+    monkeypatch.setattr(opened, "_PROC", str(tmp_path))
+    assert [False, True, True, False, True, True, False] == [
+        opened.is_shared(path)
+        for path in ("/home/data", "/srv/data", "/srv", "/srv/local/data", "/mnt/a/b", "/vm/x", "/srvx")
+    ]
+    monkeypatch.setattr(opened, "_PROC", str(tmp_path / "none"))
+    assert not opened.is_shared("/srv")
+
+
 @pytest.mark.parametrize(
     ("mode", "others"), [(0o600, False), (0o644, False), (0o664, False), (0o646, True), (0o666, True)]
 )

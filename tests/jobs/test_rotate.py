@@ -634,10 +634,10 @@ def test_when_the_cut_fails_all_is_as_before(collapsing: Path, monkeypatch: pyte
 
     real = collapse._collapse
 
-    def refuse(fd: int, length: int) -> None:
+    def refuse(fd: int, length: int, offset: int = 0) -> None:
         if os.fstat(fd).st_nlink:
             raise OSError(5, "Input/output error")
-        real(fd, length)  # it is only tried
+        real(fd, length, offset)  # it is only tried
 
     with holding(log):
         monkeypatch.setattr(collapse, "_collapse", refuse)

@@ -38,6 +38,25 @@ def test_every_category_is_measured(tmp_path: Path) -> None:
     assert abs(found.f_bavail * found.f_frsize - space.free_bytes) < 1 << 30
 
 
+def test_the_directories_of_the_layout_are_measured_as_well(tmp_path: Path) -> None:
+    """Each file counts for the nearest one, so that all of them together are the tree; in the same walk."""
+    settings = settings_for(tmp_path)
+    root = tmp_path / "data"
+    for path, size in (
+        ("state/agents/a", 1), ("state/agents/archives/x/b", 2), ("state/c", 4), ("logs/system/deep/d", 8),
+        ("prompts/history/2026-01-01/e", 16), ("elsewhere/f", 32), ("g", 64),
+    ):  # fmt: skip
+        write(root / path, b"x" * size)
+    run("usage", settings)
+    with ledger_of(settings) as ledger:
+        points, spaces = ledger.usage_since(0.0)
+    assert 1 == len(spaces)
+    held = {point.category: (point.files, point.bytes) for point in points if point.files}
+    assert {"state/agents": (1, 1), "state/agents/archives": (1, 2), "state": (1, 4), "logs/system": (1, 8),
+            "prompts/history": (1, 16), "": (2, 96)} == held  # fmt: skip
+    assert {row.path for row in settings.layout.directories} == {point.category for point in points}
+
+
 def test_an_empty_tree_is_measured_as_such(tmp_path: Path) -> None:
     """A category without files has a point that says zero."""
     settings = settings_for(tmp_path)

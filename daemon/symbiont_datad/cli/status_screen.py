@@ -99,6 +99,7 @@ def screen(found: Status, now: float) -> Iterator[str]:
         yield _color(f"  ! {warning}", "yellow")
     yield ""
     yield from _usage(found)
+    yield from _quarantine(found)
     yield from _jobs(found, now)
     yield from _findings(found, now)
     if found.actions_today:
@@ -134,7 +135,6 @@ def _usage(found: Status) -> Iterator[str]:
         inodes = f", {100 * space.free_inodes / space.total_inodes:.0f} % of the inodes" if space.total_inodes else ""
         yield f"free: {format_size(space.free_bytes)} of {format_size(space.total_bytes)} ({share:.0f} %){inodes}"
     yield from _forecasts(found)
-    yield from _quarantine(found)
     yield ""
 
 
@@ -143,7 +143,7 @@ def _forecasts(found: Status) -> Iterator[str]:
         if one is not None:
             place = "outside the data directory" if one.mostly == OUTSIDE else printable(one.mostly) or "the root"
             soon = one.full_in_s < _SOON_S
-            text = f"{what} in {_about(one.full_in_s)} at the rate of the last {_about(one.over_s)}"
+            text = f"{what} in {_about(one.full_in_s)} at the rate of the last {_about(one.over_s).removeprefix('1 ')}"
             yield _color(f"{text}: {100 * one.share:.0f} % of it is {place}", "yellow" if soon else None)
 
 
@@ -163,11 +163,14 @@ def _quarantine(found: Status) -> Iterator[str]:
     runs = _runs(found)
     if runs:
         run, until, files, size = runs[0]
-        more = f"; {len(runs) - 1} earlier runs too (--run STAMP)" if len(runs) > 1 else ""
+        earlier = len(runs) - 1
+        more = f"; {earlier} earlier run{'s' if earlier > 1 else ''} too (--run STAMP)" if earlier else ""
         yield (
             f"undo: `clean --undo` brings back {files:,} file{'s' if files != 1 else ''} ({format_size(size)}) of the "
             f"run {run} until {short_time(until)}{more}"
         )
+    if found.cells:
+        yield ""
 
 
 def _jobs(found: Status, now: float) -> Iterator[str]:

@@ -17,7 +17,13 @@ overwritten with blanks and one newline (fsops/blank.py). What a reader of the l
     collapsed   _ _ i i j …                     archive and live file are the stream
 
 Each step is one system call, and the file itself shows which were made: the blank line carries a mark that is used once
-(`stage_of`). So after a kill the next run goes on where this one ended, or takes it back (`put_back`).
+(`stage_of`). So after a kill the next run takes it back (`put_back`), or finds it done.
+
+The collapse itself is one step for other processes, but not for a kill or a loss of power: the range is freed first,
+then what follows is moved extent by extent, and xfs sets the new size last, which a pending SIGKILL keeps it from
+(`fatal_signal_pending` in iomap's write_begin, below xfs_falloc_setsize). Then as many NUL bytes as should have gone
+are left at the head, in between, or at the end, and writers append behind them. Nothing of the stream is lost by that:
+the next run finds them and takes them out (`close_gap`).
 
 One window is left, that of the blanking itself. While some KiB are copied into the page cache, a reader at that very
 place may see the line half blank on file systems that don't lock reads (ext4; xfs does); and of a line that has more
@@ -29,6 +35,7 @@ macOS has no such call: there `can_collapse` says no.
 
 import ctypes
 import errno
+import fcntl
 import os
 from dataclasses import dataclass
 from enum import Enum
@@ -68,6 +75,8 @@ class Stage(Enum):
     UNTOUCHED = "untouched"
     BLANKED = "blanked"
     """The blank line is at the boundary, all of it or a part."""
+    GAP = "gap"
+    """The collapse was cut short: instead of what should have gone there are NUL bytes somewhere."""
     DONE = "done"
     """The blank line is the head of the file, or of a marked head it is gone."""
     FOREIGN = "foreign"
@@ -100,14 +109,14 @@ def block_size(fd: int) -> int:
 
 
 def find_cut(fd: int, size: int, block: int) -> Cut | None:
-    """Where to cut a log, of which the first `size` bytes count; None when there is no whole block of whole lines.
+    """Where to cut a log, of which the first `size` bytes count; None when there are no two blocks of whole lines.
 
     As much goes as can; of the lines behind the boundary as few as the blank line needs room for. A line that has not
     ended after `_LONGEST` bytes is not looked through.
     """
     last = _line_end_before(fd, size, max(0, size - _LONGEST))
     at = (last - SHORTEST) // block * block
-    if last == 0 or at <= 0:
+    if last == 0 or at < 2 * block:  # of less than two blocks of NUL bytes none might be a hole (`_gap`)
         return None
     end = _line_end_after(fd, at + SHORTEST - 1, last)
     start = _line_end_before(fd, at, max(0, at - _BLANKED)) or (0 if at <= _BLANKED else at)
@@ -151,7 +160,9 @@ def put_back(fd: int, cut: Cut) -> None:
 def stage_of(fd: int, cut: Cut) -> Stage:
     """How far a cut is that may have been interrupted at any instant."""
     if cut.at and mark_of(os.pread(fd, SHORTEST, 0)) == cut.mark:
-        return Stage.DONE
+        return Stage.DONE if _gap(fd, cut) is None else Stage.GAP
+    if cut.at and mark_of(os.pread(fd, SHORTEST, cut.at)) == cut.mark and _gap(fd, cut) is not None:
+        return Stage.GAP
     found = os.pread(fd, cut.end - cut.start, cut.start)
     if found == cut.original:
         return Stage.UNTOUCHED
@@ -163,17 +174,68 @@ def stage_of(fd: int, cut: Cut) -> Stage:
     return Stage.FOREIGN if cut.at else Stage.DONE
 
 
-def _collapse(fd: int, length: int) -> None:
-    """Remove the first `length` bytes of a file. Raises OSError."""
+def close_gap(fd: int, cut: Cut) -> None:
+    """Take out the NUL bytes that a collapse has left that was cut short. Raises OSError; may be tried again then.
+
+    They seldom begin at a block's boundary: what is before them in their first block is moved to their end first. Where
+    nothing follows them, an empty line is appended, because a range that reaches the end can't be collapsed.
+    """
+    while (begin := _gap(fd, cut)) is not None:
+        block = block_size(fd)
+        first = begin // block * block
+        _write_at(fd, os.pread(fd, begin - first, first), first + cut.at)
+        if os.fstat(fd).st_size <= first + cut.at:
+            _append(fd, b"\n")
+        _collapse(fd, cut.at, first)
+
+
+def _gap(fd: int, cut: Cut) -> int | None:
+    """Where as many NUL bytes begin as the cut should have removed; None when there is nothing like that.
+
+    What `close_gap` moved to their end before it was interrupted is taken for a part of them.
+    """
+    size, block = os.fstat(fd).st_size, block_size(fd)
+    hole = os.lseek(fd, 0, os.SEEK_HOLE)
+    if hole >= size:
+        return None
+    try:
+        after = os.lseek(fd, hole, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # nothing but the hole is left of the file
+            raise
+        after = size
+    before = os.pread(fd, min(block, hole), max(0, hole - block))
+    begin = hole - (len(before) - len(before.rstrip(b"\0")))
+    behind = os.pread(fd, block, after)
+    end = after + len(behind) - len(behind.lstrip(b"\0"))
+    moved = begin % block
+    if end - begin == cut.at:
+        return begin
+    if end - begin == cut.at - moved and os.pread(fd, moved, end) == os.pread(fd, moved, begin - moved):
+        return begin
+    return None
+
+
+def _append(fd: int, data: bytes) -> None:
+    """Write to the end of a file, wherever that is by now, through a descriptor that is not in append mode."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_APPEND)
+    try:
+        os.write(fd, data)
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+
+
+def _collapse(fd: int, length: int, offset: int = 0) -> None:
+    """Remove `length` bytes of a file from `offset` on. Raises OSError."""
     # `fallocate64` where both are there: with 32 bits the other one has an offset of 32 bits.
     call = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    while call(fd, _KEEP_NOTHING, 0, length) != 0:
+    if call(fd, _KEEP_NOTHING, offset, length) != 0:
         code = ctypes.get_errno()
-        if code != errno.EINTR:
-            raise OSError(code, os.strerror(code))
+        raise OSError(code, os.strerror(code))
 
 
 def _write_at(fd: int, data: bytes, offset: int) -> None:

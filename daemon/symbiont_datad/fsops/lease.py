@@ -15,7 +15,7 @@ from enum import Enum
 
 _SET_LEASE = getattr(fcntl, "F_SETLEASE", None)  # Linux alone has it
 _SET_SIGNAL = getattr(fcntl, "F_SETSIG", 10)
-_PAUSE_S = 0.001
+_PAUSE_S = 0.0005
 _HELD = {errno.EAGAIN, errno.EBUSY}
 
 

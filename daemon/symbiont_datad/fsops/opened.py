@@ -18,6 +18,9 @@ _O_PATH = getattr(os, "O_PATH", 0)
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "glusterfs", "lustre"})
 """File systems on which a stat can hang for as long as a server is away."""
 
+_SHARED = _REMOTE | {"virtiofs", "gfs2", "ocfs2", "vboxsf", "vmhgfs"}
+"""File systems of which processes elsewhere may have files open, unseen by this machine; so may those of FUSE."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenFiles:
@@ -71,8 +74,15 @@ def writers(root: str, files: Collection[FileId]) -> Writers:
                 ones = of.setdefault(found.file, {})
                 if pid not in ones or not appends:  # of one that has it open both ways, the worse one counts
                     ones[pid] = Writer(pid, _command(found.pid), appends)
-    whole = os.geteuid() == 0 and not unseen.words() and not this_process().own_pid_space
+    whole = os.geteuid() == 0 and not unseen.words() and not this_process().own_pid_space and not is_shared(root)
     return Writers({file: tuple(ones.values()) for file, ones in of.items()}, whole)
+
+
+def is_shared(root: str) -> bool:
+    """Whether processes of other machines may have files below `root`, an absolute path, open."""
+    kinds = [(mount, kind) for mount, kind in _mounts() if f"{root}/".startswith(mount)]
+    _, kind = max(kinds, key=lambda one: len(one[0]), default=("", ""))
+    return kind in _SHARED or kind.startswith("fuse")
 
 
 def open_to_others(found: os.stat_result) -> bool:
@@ -184,10 +194,14 @@ def _command(pid: str) -> str:
 
 def _remote_mounts(root: str) -> tuple[str, ...]:
     """Paths below which a stat may hang, but for the one that the root is on: there the job would hang anyway."""
+    return tuple(mount for mount, kind in _mounts() if kind in _REMOTE and not f"{root}/".startswith(mount))
+
+
+def _mounts() -> list[tuple[str, str]]:
+    """Where file systems are mounted, each path with a slash at its end, and of which kind they are."""
     try:
         with open(f"{_PROC}/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.split(" ") for line in file]
-        mounts = (f"{line[4].rstrip('/')}/" for line in lines if line[line.index("-") + 1] in _REMOTE)
-        return tuple(mount for mount in mounts if not f"{root}/".startswith(mount))
+        return [(f"{line[4].rstrip('/')}/", line[line.index("-") + 1]) for line in lines]
     except (OSError, ValueError, IndexError):
-        return ()
+        return []

@@ -13,7 +13,7 @@ from symbiont_datad.errors import UnsafePath
 from symbiont_datad.formats import sqlite
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.root import Tree, readable
-from symbiont_datad.restic.find import walk
+from symbiont_datad.restic.find import decode_node, files_in
 from symbiont_datad.restic.records import Snapshot, format_time_ns
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.restorer import Options, Restorer
@@ -94,12 +94,13 @@ def _pick(repository: Repository, tree: bytes, random: Random) -> list[tuple[byt
     """
     drawn: list[tuple[float, bytes, Node]] = []
     last = 1.0
-    for path, node in walk(repository, tree):
-        if node.type != "file" or node.error or node.size > BYTES:
-            continue
+    for folder, raw in files_in(repository, tree):
         lot = random.random()
         if lot < last or len(drawn) < FILES:
-            drawn.append((lot, path, node))
+            node = decode_node(raw)
+            if node.error or node.size > BYTES:
+                continue
+            drawn.append((lot, folder + node.raw_name, node))
             if len(drawn) > 4 * FILES:
                 drawn = sorted(drawn, key=lambda one: one[0])[:FILES]
                 last = drawn[-1][0]

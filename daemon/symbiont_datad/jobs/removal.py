@@ -22,7 +22,7 @@ BATCH = 1000
 
 _THREADS = 8
 _FEW = 64  # files that one thread removes sooner than several
-_ATTEMPTS = 4  # times in a row that the ledger refuses (it waits seconds for a lock) before it is asked less often
+_ATTEMPTS = 3  # times in a row that the ledger refuses (it waits seconds for a lock) before it is asked less often
 
 T = TypeVar("T")
 
@@ -58,17 +58,15 @@ class Book:
 
     def plan(self, actions: Sequence[Action]) -> range | None:
         """Write down what is about to happen; None when that was not possible."""
-        while self._failures < _ATTEMPTS:
-            try:
-                rows = self._context.ledger.plan(actions, self._context.now, self._context.run)
-            except LedgerError as error:
-                self._failed(error)
-                if self._failures > 1:
-                    return None
-            else:
-                self._failures = 0
-                return rows
-        return None
+        if self._failures >= _ATTEMPTS:
+            return None
+        try:
+            rows = self._context.ledger.plan(actions, self._context.now, self._context.run)
+        except LedgerError as error:
+            self._failed(error)
+            return None
+        self._failures = 0
+        return rows
 
     def confirm(self, rows: range | None, done: Sequence[Action], failed: Sequence[Failure]) -> None:
         """Write down how it went."""

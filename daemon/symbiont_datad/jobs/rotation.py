@@ -16,7 +16,7 @@ from symbiont_datad.formats.rotated import TAKEN, UNFINISHED, Rotated, hidden, r
 from symbiont_datad.formats.storing import CHUNK, Storage
 from symbiont_datad.fsops.collapse import blank, block_size, cut_off, find_cut, find_head
 from symbiont_datad.fsops.lease import Held, held
-from symbiont_datad.fsops.opened import Writer, writers
+from symbiont_datad.fsops.opened import Writer, is_shared, writers
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.root import sync_directory
 from symbiont_datad.fsops.swap import exchange, rename_new
@@ -157,7 +157,7 @@ class Rotator:
 
     def _refuse_held(self, fd: int, found: os.stat_result) -> None:
         free = held(fd, PATIENCE_S)
-        if free is Held.UNKNOWN:
+        if free is Held.UNKNOWN or is_shared(self._tree.path):
             who = writers(self._tree.path, [(found.st_dev, found.st_ino)])
             free = Held.NO if who.complete and not who.of else Held.YES
         if free is not Held.NO:
@@ -247,7 +247,7 @@ class Rotator:
         free, found = held(fd), os.fstat(fd)
         if free is Held.YES or (found.st_size, found.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise Left("somebody writes to it still")
-        if free is Held.UNKNOWN:
+        if free is Held.UNKNOWN or is_shared(self._tree.path):
             lately = time.time() - max(found.st_mtime, found.st_ctime) < QUIET_S
             if lately or writers(self._tree.path, [(found.st_dev, found.st_ino)]).of:
                 raise Left("nobody knows whether somebody writes to it still")

@@ -11,7 +11,7 @@ from symbiont_datad.formats.storing import Storage
 from symbiont_datad.fsops.birth import born
 from symbiont_datad.fsops.collapse import block_size, can_collapse, find_cut, find_head
 from symbiont_datad.fsops.lease import Held, held
-from symbiont_datad.fsops.opened import FileId, Writers, open_to_others, writers
+from symbiont_datad.fsops.opened import FileId, Writers, is_shared, open_to_others, writers
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.log_archive import blank_head
@@ -22,7 +22,7 @@ from symbiont_datad.retention.logs import Archive, Choice, Observed, Way, choose
 PART = 1 << 30
 """So many bytes of a log go into one archive at most, where it is copied: so little room is needed beside it."""
 
-PATIENCE_S = 0.03
+PATIENCE_S = 0.05
 """How long it is waited for a writer that opens its log for each append to close it."""
 
 _SMALLEST_PART = 1 << 20
@@ -116,11 +116,14 @@ class _Found:
 
 def _observed(context: JobContext, files: LogFiles) -> Iterator[tuple[Log, str, Observed, _Found]]:
     due_logs: list[tuple[Log, str, _Found]] = []
+    shared = is_shared(context.layout.root)
     for log in files.logs:
         if context.stopping():
             raise Interrupted("asked to stop")
         reason = due(log.rule, log.entry.size, _age(context, files, log))
         found = _look(context, log) if reason else None
+        if shared and found is not None and found.held is Held.NO:
+            found = replace(found, held=Held.UNKNOWN)  # this kernel knows nothing of other machines
         if found is not None and found.size > found.blank:
             due_logs.append((log, reason, found))
     asked = {found.id for _, _, found in due_logs if found.held is not Held.NO and not found.problem}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.formats.rotated import TAKEN, UNFINISHED, following, hidden, hidden_part, rotated
-from symbiont_datad.fsops.collapse import Stage, put_back, stage_of
+from symbiont_datad.fsops.collapse import Stage, close_gap, put_back, stage_of
 from symbiont_datad.fsops.root import sync_directory
 from symbiont_datad.fsops.swap import rename_new
 from symbiont_datad.jobs.audit_chain import AuditChain
@@ -84,6 +84,10 @@ def _is_done(dir_fd: int, name: str, pending: Pending) -> bool:
         stage = stage_of(fd, cut) if fd is not None else Stage.FOREIGN
         if stage is Stage.UNTOUCHED and published and pending.step is Step.TRUNCATE:
             return True  # it was cut, and the same lines were written again since
+        if stage is Stage.GAP and fd is not None:
+            close_gap(fd, cut)
+            os.fsync(fd)
+            return True
         if stage is Stage.DONE:
             return True
         if fd is None or stage is Stage.FOREIGN:  # who knows what became of the lines: an archive that is there stays

@@ -24,8 +24,6 @@ from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import JobReport, Outcome
 from symbiont_datad.restic.stretching import stretch_ahead
 
-_ATTEMPTS = 2  # the ledger has a reserve for the second one, when the disk is full
-
 
 def run_here(
     name: str,
@@ -58,7 +56,11 @@ def run_here(
         return _timed(lambda: function(context), name, started)
     lock = JOBS[name].lock or name
     with hold(settings.lock_path(lock), f"another {lock} is running"):
-        run = _begun(name, ledger, started)
+        try:
+            run = ledger.begin_run(name, started)
+        except LedgerError as error:
+            run = 0  # no run has this number
+            emit("ledger_failed", job=name, reason=str(error))
         emit("job_started", job=name)
         report = _timed(lambda: function(replace(context, run=run)), name, started)
         try:
@@ -74,17 +76,6 @@ def run_here(
 def open_ahead(settings: RepositorySettings) -> None:
     """Begin with what takes longest of opening the repository, while the modules that work with it are imported."""
     stretch_ahead(settings.location, lambda: repository_password(settings.secrets))
-
-
-def _begun(name: str, ledger: Ledger, started: float) -> int:
-    """The number of a new run; 0, which no run has, where it could not be written down."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return ledger.begin_run(name, started)
-        except LedgerError as error:
-            if attempt == _ATTEMPTS - 1:
-                emit("ledger_failed", job=name, reason=str(error))
-    return 0
 
 
 def open_ledger(settings: JobSettings) -> Ledger:

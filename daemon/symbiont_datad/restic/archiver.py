@@ -77,11 +77,15 @@ class _Directory:
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """A large directory as it was. `stay`: the records of entries that are still the same; `names` of the others."""
+    """A large directory as it was. `stay`: the records of entries that are still the same; `names` of the others.
+
+    `records`: of the entries that there are now, those that are not in `stay`.
+    """
 
     large: Large
     stay: set[bytes]
     names: set[bytes]
+    records: list[bytes]
 
 
 class Archiver:
@@ -200,11 +204,11 @@ class Archiver:
         self._pause()
         self._progress.current = os.fsdecode(path)
         here = self._listed(fd, path, trees, own)
-        if self._options.live is not None and self._options.live.is_dataset(here.listing.names):
+        if self._options.live is not None and self._options.live.is_dataset(here.listing.directories):
             return self._dataset(here, trees, depth, own)
         if not here.quiet:
             self._files(here)
-        for name in here.listing.directories():
+        for name in here.listing.directories:
             self._subdirectory(here, name, depth)
             if len(self._open) > _OPEN_DIRECTORIES:
                 self._finish_children(here)
@@ -229,7 +233,9 @@ class Archiver:
         def miss(name: bytes, error: OSError) -> None:
             self._miss(prefix + name, error)
 
-        return list_directory(fd, omit, miss) if path not in self._options.hollow else Listing()
+        if path in self._options.hollow:
+            return Listing()
+        return list_directory(fd, omit, miss)
 
     def _files(self, here: _Directory) -> None:
         """Nodes for all that is no directory, as far as they are known; other threads read the rest."""
@@ -239,8 +245,8 @@ class Archiver:
         apart, living = self._databases(here)
         get = here.trees.get
         known_or_read = {*apart, *here.nodes, *chain.from_iterable(names for _, names in here.reads)}
-        for name, record in self._changed(here, apart | living):
-            found = fact_of(record)
+        for record in self._changed(here, apart | living):
+            name, found = name_of(record), fact_of(record)
             if stat.S_ISDIR(found.mode) or name in known_or_read:
                 continue
             if not stat.S_ISREG(found.mode):
@@ -263,21 +269,17 @@ class Archiver:
         if batch:
             self._submit(here, batch, owners)
 
-    def _changed(self, here: _Directory, without: set[bytes]) -> Iterable[tuple[bytes, bytes]]:
-        """The entries, with their records; of a large directory that is remembered, those that are not as they were.
+    def _changed(self, here: _Directory, without: set[bytes]) -> Iterable[bytes]:
+        """The records of the entries; of a large directory that is remembered, of those that are not as they were.
 
         Whatever is told of the entries in `without`, they are looked at.
         """
-        listing = here.listing
-        entries = zip(listing.names, listing.records, strict=True)
         here.last = self._last(here, without)
         if here.last is None:
-            return entries
-        stay = here.last.stay
-        changed = [(name, record) for name, record in entries if record not in stay]
-        sizes = [found.size for _, record in changed if stat.S_ISREG((found := fact_of(record)).mode)]
-        self._pass_by(listing.files - len(sizes), listing.size - sum(sizes))
-        return changed
+            return here.listing.records
+        sizes = [found.size for record in here.last.records if stat.S_ISREG((found := fact_of(record)).mode)]
+        self._pass_by(here.listing.files - len(sizes), here.listing.size - sum(sizes))
+        return here.last.records
 
     def _last(self, here: _Directory, without: Collection[bytes] = ()) -> _Last | None:
         """A large directory as it was the last time, if that is known. Of the names in `without`, none stays."""
@@ -288,9 +290,10 @@ class Archiver:
         stay = set(large.records)
         if not here.quiet:
             stay.intersection_update(listing.records)
-        names = {*listing.directories(), *without}
+        names = {*listing.directories, *without}
         stay.difference_update([record for record in listing.records if name_of(record) in names] if names else ())
-        return _Last(large, stay, {name_of(record) for record in large.records if record not in stay})
+        gone = {name_of(record) for record in large.records if record not in stay}
+        return _Last(large, stay, gone, [record for record in listing.records if record not in stay])
 
     def _databases(self, here: _Directory) -> tuple[set[bytes], set[bytes]]:
         """What lies beside live databases and is no part of a copy, and the databases that may be ahead of their file.
@@ -381,7 +384,7 @@ class Archiver:
         for turn in range(TRIES):
             before = replace(self._counts), len(self._unread), len(self._torn)
             versions = live.versions(here.fd)
-            for name in live.reading_order(here.listing.directories()):
+            for name in live.reading_order(here.listing.directories):
                 self._subdirectory(here, name, depth)
                 self._finish_children(here)
             if here.quiet and here.seen is not None and here.seen.children == _digest_of_subtrees(here):
@@ -484,12 +487,12 @@ class Archiver:
 
     def _text(self, here: _Directory, before: bytes) -> bytes:
         """The directory's tree."""
-        nodes, records = here.nodes, here.listing.records
-        if here.last is not None:
-            text, here.large = patched_tree(before, here.last.large, here.last.stay, nodes, records)
+        nodes, last = here.nodes, here.last
+        if last is not None:
+            text, here.large = patched_tree(before, last.large, last.stay, nodes, last.records)
             here.last = None
         elif len(nodes) >= LARGE and not here.quiet:
-            text, here.large = large_tree(nodes, records)
+            text, here.large = large_tree(nodes, here.listing.records)
         else:
             text = encode_tree([nodes[name] for name in sorted(nodes)])
         nodes.clear()

@@ -66,12 +66,14 @@ def check(
             raise Interrupted("the check was stopped")
 
     progress = progress or Progress()
-    contents = read_contents(repository, progress, ask)
     verified: list[str] = []
     if choose is None:
+        contents = read_contents(repository, progress, ask)
         _Walk(repository, contents, progress, ask).run()
     else:  # at the same time; what is told of the progress is how much data was read
-        with Reading(repository, choose(contents.sizes), contents, progress, ask) as reading:
+        with Reading(repository, choose, ask) as reading:
+            contents = read_contents(repository, progress, ask)
+            reading.begin(choose(contents.sizes), contents, progress)
             _Walk(repository, contents, Progress(), ask).run()
             verified = reading.finish()
     verified += examine_suspects(repository, contents, ask)

@@ -192,7 +192,7 @@ def _read_index(repository: Repository, name: str, contents: Contents) -> None:
         packs = decode_index(text).packs
         if name not in repository.index_names:
             with repository.index_lock:
-                repository.index.load(text)
+                repository.index.load_packs(packs)
             repository.index_names.add(name)
         for pack in packs:
             _add_pack(pack, file, contents)

@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Self
 
 _LENGTH = struct.Struct("<I")
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""glibc keeps large blocks that are freed, unless it is told to give them back from a size on (mallopt(3))."""
 
 Serve = Callable[[bytearray, int], bytes]
 """A piece of work and the descriptor that came with it (-1: none, else it is closed afterwards) -> the answer."""
@@ -93,7 +95,7 @@ class _Member:
                 [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), module],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env={**_GIVE_BACK, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         try:
             _send(self._socket, order)

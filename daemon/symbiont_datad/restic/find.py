@@ -12,7 +12,7 @@ from symbiont_datad.restic.errors import Damaged, RepositoryError
 from symbiont_datad.restic.fetch import TreeLoader
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository
-from symbiont_datad.restic.tree import Node, split_tree
+from symbiont_datad.restic.tree import Node, name_nodes, split_tree
 
 LATEST = "latest"
 
@@ -101,11 +101,15 @@ def blob_id(text: str) -> bytes:
 
 def nodes_of(tree: bytes) -> Iterator[Node]:
     """The nodes of a tree (its JSON), decoded one by one: a directory may have millions. Raises Damaged."""
-    for raw in split_tree(tree):
-        try:
-            yield _NODE.decode(raw)
-        except msgspec.MsgspecError as error:
-            raise Damaged(f"a tree can't be read ({error})") from None
+    return map(decode_node, split_tree(tree))
+
+
+def decode_node(raw: bytes | msgspec.Raw) -> Node:
+    """A node as it stands in a tree. Raises Damaged."""
+    try:
+        return _NODE.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"a tree can't be read ({error})") from None
 
 
 def walk(
@@ -143,6 +147,24 @@ def walk(
                 break
         else:
             open_trees.pop()
+
+
+def files_in(repository: Repository, tree: bytes) -> Iterator[tuple[bytes, msgspec.Raw]]:
+    """Every file below a tree: the path of its directory, with a slash, and its node as it is encoded.
+
+    Nothing of a file but its type is looked at, for those who want few of many. Raises RepositoryError.
+    """
+    repository.need_index()
+    loader = TreeLoader(repository)
+    pending = [(b"", tree)]
+    while pending:
+        folder, tree = pending.pop()
+        for _, kind, raw in name_nodes(loader.load(tree)):
+            if kind == "file":
+                yield folder, raw
+            elif kind == "dir":
+                node = decode_node(raw)
+                pending.append((folder + node.raw_name + b"/", blob_id(node.subtree)))
 
 
 class Finder:

@@ -64,18 +64,26 @@ class Index:
 
     def load(self, text: bytes) -> None:
         """Add what an index file (its JSON) says. Raises Damaged."""
+        self.load_packs(decode_index(text).packs)
+
+    def load_packs(self, packs: Iterable[IndexPack]) -> None:
+        """The same for an index file that is decoded."""
         pack_record = _RECORD.pack
         records = self._unsorted
         before = len(records)
         try:
-            for pack in _DECODER.decode(text).packs:
+            for pack in packs:
                 number = self._number(unhexlify(pack.id)) * 2
-                for blob in pack.blobs:
-                    records += pack_record(
-                        unhexlify(blob.id), number + (blob.type == "tree"), blob.offset, blob.length,
-                        blob.uncompressed_length,
-                    )  # fmt: skip
-        except (msgspec.MsgspecError, ValueError, struct.error) as error:
+                records += b"".join(
+                    [
+                        pack_record(
+                            unhexlify(blob.id), number + (blob.type == "tree"), blob.offset, blob.length,
+                            blob.uncompressed_length,
+                        )
+                        for blob in pack.blobs
+                    ]
+                )  # fmt: skip
+        except (ValueError, struct.error) as error:
             del records[before:]
             raise Damaged(f"an index file can't be read ({error})") from None
 

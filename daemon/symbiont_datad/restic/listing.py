@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from operator import add, attrgetter, methodcaller
-from typing import TYPE_CHECKING
 
-from symbiont_datad.restic.facts import Facts, fact_of, facts_of
+from symbiont_datad.restic.facts import Facts, fact_of, facts_of, name_of
 
-if TYPE_CHECKING:
-    from _hashlib import HASH
-
-_AT_ONCE = 512
+_AT_ONCE = 128
 """Entries that are looked at in one go, so that no line of Python runs for each."""
 
 _NAME = attrgetter("name")
@@ -30,45 +26,35 @@ class Listing:
 
     `records`: of each entry its facts and its name, in one string of bytes. `others`: the positions of those that are
     no regular files. `files` and `size`: how many regular files there are, and their bytes. `latest_ns`: the youngest
-    ctime of what is no directory. `hashed`: all the records.
+    ctime of what is no directory. `hashed`: the hash of all records.
     """
 
-    names: list[bytes] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
     others: list[int] = field(default_factory=list)
     files: int = 0
     size: int = 0
     latest_ns: int = 0
-    hashed: "HASH" = field(default_factory=sha256)
+    hashed: bytes = b""
 
-    def add(self, names: list[bytes], found: Facts) -> None:
-        """Add entries."""
-        start = len(self.names)
-        records = list(map(add, found.packed, names))
-        self.names += names
-        self.records += records
-        self.hashed.update(b"/".join(records) + b"/")  # no name has a slash, and facts are of one length
-        self.others += [start + position for position in found.others]
-        self.files += found.files
-        self.size += found.size
-        self.latest_ns = max(self.latest_ns, found.latest_ns)
+    @property
+    def names(self) -> list[bytes]:
+        """The names of all entries."""
+        return list(map(name_of, self.records))
 
+    @property
     def directories(self) -> list[bytes]:
         """The names of directories."""
-        return [self.names[position] for position in self.others if stat.S_ISDIR(fact_of(self.records[position]).mode)]
+        others = [self.records[position] for position in self.others]
+        return [name_of(record) for record in others if stat.S_ISDIR(fact_of(record).mode)]
 
     def forget_files(self) -> None:
         """Give up the memory of what is said of regular files."""
-        self.names[:] = [self.names[position] for position in self.others]
-        self.records[:] = [self.records[position] for position in self.others]
-        self.others[:] = range(len(self.names))
+        self.records = [self.records[position] for position in self.others]
+        self.others = list(range(len(self.records)))
 
     def digest(self, own: os.stat_result | None) -> bytes:
         """All facts in short, with those of the directory itself if they are given. Access times don't count."""
-        found = self.hashed.copy()
-        if own is not None:
-            found.update(facts_of([own]).packed[0])
-        return found.digest()
+        return self.hashed if own is None else sha256(self.hashed + facts_of([own]).packed[0]).digest()
 
 
 def list_directory(fd: int, omit: Collection[bytes], on_error: OnError) -> Listing:
@@ -77,10 +63,20 @@ def list_directory(fd: int, omit: Collection[bytes], on_error: OnError) -> Listi
     What goes in the meantime is no error; of what can't be looked at, `on_error` is told. Raises OSError.
     """
     listing = Listing()
+    records = listing.records
+    hashed = sha256()
     with os.scandir(fd) as found:
         entries = found if not omit else (entry for entry in found if _ENCODED(entry.name) not in omit)
         while part := list(islice(entries, _AT_ONCE)):
-            listing.add(*_look(part, on_error))
+            names, facts = _look(part, on_error)
+            start = len(records)
+            records += map(add, facts.packed, names)
+            hashed.update(b"/".join(records[start:]) + b"/")  # no name has a slash, and facts are of one length
+            listing.others += [start + position for position in facts.others]
+            listing.files += facts.files
+            listing.size += facts.size
+            listing.latest_ns = max(listing.latest_ns, facts.latest_ns)
+    listing.hashed = hashed.digest()
     return listing
 
 

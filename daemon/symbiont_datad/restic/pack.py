@@ -7,9 +7,8 @@ Source: restic `doc/design.rst`, "Pack Format".
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from symbiont_datad.restic.crypto import OVERHEAD, Buffer, Key
 from symbiont_datad.restic.errors import Damaged
@@ -34,8 +33,7 @@ class BlobType(IntEnum):
         return "tree" if self is BlobType.TREE else "data"
 
 
-@dataclass(frozen=True, slots=True)
-class PackedBlob:
+class PackedBlob(NamedTuple):
     """A blob's place in its pack. `length` as sealed, `plain_length` 0 when it is not compressed; both in bytes."""
 
     id: bytes
@@ -120,8 +118,9 @@ def parse_header(text: bytes) -> list[PackedBlob]:
             entry = _COMPRESSED if kind & 2 else _PLAIN
             fields = entry.unpack_from(text, at)
             at += entry.size
-            blobs.append(PackedBlob(fields[-1], types[kind & 1], offset, fields[1], fields[2] if kind & 2 else 0))
-            offset += fields[1]
+            length = fields[1]
+            blobs.append(PackedBlob(fields[-1], types[kind & 1], offset, length, fields[2] if kind & 2 else 0))
+            offset += length
     except struct.error:
         raise Damaged("the pack's header ends in the middle of an entry") from None
     return blobs

@@ -25,6 +25,7 @@ from symbiont_datad.restic.index import Place
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.pack import PackedBlob, header_length, open_header, parse_header
 from symbiont_datad.restic.repository import Repository
+from symbiont_datad.restic.subset import Choice
 
 _THREADS = min(max(os.cpu_count() or 1, 2), 4)
 _MANY = 64 << 20
@@ -40,33 +41,34 @@ ORPHAN_REMEDY = "no index file names it, so nothing needs it; prune removes it"
 class Reading:
     """Reads packs behind other work. Used as a context manager: leaving the block by an exception ends the reading.
 
-    Those that are not whole become `contents.suspects`.
+    Its processes start when the block is entered, and `begin` may come when they are there.
     """
 
-    def __init__(
-        self,
-        repository: Repository,
-        names: Sequence[str],
-        contents: Contents,
-        progress: Progress,
-        ask: Callable[[], None],
-    ) -> None:
-        """`ask` is called between two pieces of a pack, by several threads; what it raises ends the reading."""
-        self._scrubber = _Scrubber(repository, contents, progress, ask)
-        self._names = names
+    def __init__(self, repository: Repository, choose: Choice, ask: Callable[[], None]) -> None:
+        """`choose`: what will be read, as far as it can be told yet. `ask` is called between two pieces of a pack, by
+        several threads; what it raises ends the reading.
+        """
+        self._repository = repository
+        self._ask = ask
         self._pool = ThreadPoolExecutor(_THREADS, "scrub")
-        size = sum(contents.sizes[name] for name in names)
-        progress.phase, progress.files, progress.bytes = "data", 0, 0
-        progress.total_files, progress.total_bytes = len(names), size
+        self._crew: Crew | None = None
         # Processes read a directory themselves; elsewhere it is the network that takes the time.
-        if size >= _MANY and type(repository.backend) is LocalBackend:
-            self._scrubber.crew = scrubbing_crew(repository)
+        if type(repository.backend) is LocalBackend:
+            sizes = dict(repository.backend.list(FileKind.DATA))
+            if sum(sizes[name] for name in choose(sizes)) >= _MANY:
+                self._crew = scrubbing_crew(repository)
 
     def __enter__(self) -> Self:
-        if self._scrubber.crew is not None:
-            self._scrubber.crew.start(_THREADS)
-        self._work = [self._pool.submit(self._scrubber.read, name) for name in self._names]
+        if self._crew is not None:
+            self._crew.start(_THREADS)
         return self
+
+    def begin(self, names: Sequence[str], contents: Contents, progress: Progress) -> None:
+        """Begin to read these packs. Those that are not whole become `contents.suspects`."""
+        self._scrubber = _Scrubber(self._repository, contents, progress, self._ask, self._crew)
+        progress.phase, progress.files, progress.bytes = "data", 0, 0
+        progress.total_files, progress.total_bytes = len(names), sum(contents.sizes[name] for name in names)
+        self._work = [self._pool.submit(self._scrubber.read, name) for name in names]
 
     def finish(self) -> list[str]:
         """Wait until all is read; hand back those that are whole. Raises what `ask` raised, or Unavailable."""
@@ -78,8 +80,8 @@ class Reading:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._scrubber.crew is not None:
-            self._scrubber.crew.__exit__(kind, error, trace)
+        if self._crew is not None:
+            self._crew.__exit__(kind, error, trace)
 
 
 class _Order(msgspec.Struct, array_like=True):

@@ -15,6 +15,7 @@ _MEMORY = 1 << 30
 """Parameters that would take more than this (bytes) are refused instead of filling the memory."""
 
 _LENGTH = 64
+_LARGEST = 64 << 10
 
 _Wanted = tuple[str, bytes, int, int, int]
 _ahead: "list[_Ahead]" = []
@@ -66,9 +67,10 @@ def stretch_ahead(location: str, password: Callable[[], str]) -> None:
     """
 
     def find() -> _Wanted:
-        name = next(os.scandir(f"{location}/keys")).path
-        with open(name, "rb") as file:
-            key = json.loads(file.read(1 << 20))
+        with os.scandir(f"{location}/keys") as files:
+            first = next(files).path
+        with open(first, "rb") as file:
+            key = json.loads(file.read(_LARGEST))
         return password(), base64.b64decode(key["salt"], validate=True), key["N"], key["r"], key["p"]
 
     _ahead.append(_Ahead(find))

@@ -49,7 +49,7 @@ class Attribute(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Node(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Node(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One entry of a directory. `name` is quoted (see `quote`), `mode` is Go's (see `go_mode`), times are RFC 3339.
 
     `content` are the ids of a file's chunks in order; None for what is no file.

@@ -20,6 +20,10 @@ _UPLOADS = 2
 _WORTH = 64
 """Smaller blobs (bytes) are never compressed: the frame would take what it saves."""
 
+_TREE_LEVEL = 1
+"""zstd's level for trees: half of one is hashes, and the rest repeats what stands just before. So level 1 packs it
+tighter than any other up to 12, and is twice as fast as 3."""
+
 
 @dataclass(slots=True)
 class Added:
@@ -110,7 +114,10 @@ class Writer:
             if not again and (place := self._repository.find(blob)) is not None and place.type is kind:
                 return False
             claimed.add(blob)
-        sealed, plain_length = seal_blob(plain, self._repository.key, self._repository.level)
+        level = self._repository.level
+        if kind is BlobType.TREE and level is not None:
+            level = min(level, _TREE_LEVEL)
+        sealed, plain_length = seal_blob(plain, self._repository.key, level)
         self._pack(blob, kind, sealed, plain_length, len(plain))
         return True
 
