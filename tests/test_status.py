@@ -10,7 +10,7 @@ import pytest
 from symbiont_datad.cli.status_screen import document, screen
 from symbiont_datad.fsops.lock import hold
 from symbiont_datad.ledger import Ledger, SpacePoint, UsagePoint
-from symbiont_datad.report import Finding, JobReport, Outcome, Severity
+from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 from symbiont_datad.status import LiveState, collect, read_state, write_state
 
 
@@ -86,6 +86,22 @@ def test_it_tells_of_the_quarantine(tmp_path: Path) -> None:
     assert {"run": "20261118T120640Z", "until": "2026-11-19T11:06:40.000Z", "files": 3, "bytes": 2048} == shown["undo"][
         0
     ]
+
+
+def test_what_was_healed_lately_is_told(tmp_path: Path) -> None:
+    """The newest first, each with what was wrong and what was put back; after a week it is history."""
+    now = time.time()
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        for age_s in (8 * 86400, *range(600, 0, -100)):
+            reason = "it was empty; put back as it was yesterday, from a backup; and more"
+            ledger.record([Action("context_restored", f"a{age_s}", "state.heal", reason)], now - age_s)
+    found = collect("/srv/data", tmp_path)
+    assert [f"a{age_s}" for age_s in range(100, 700, 100)] == [row.path for row in found.healed]
+    lines = list(screen(found, now))
+    place = lines.index("context restored        a100  (1m 40s ago)")
+    assert "  it was empty; put back as it was yesterday, from a backup" == lines[place + 1]
+    assert "… and 1 more; all of them: symbiont-datad events --job sweep" in lines
+    assert 6 == len(document(found)["healed"])
 
 
 def test_with_the_daemon_down_it_says_since_when(tmp_path: Path) -> None:

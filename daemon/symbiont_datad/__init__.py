@@ -2,7 +2,7 @@
 
 Agent code imports its settings and paths from here::
 
-    from symbiont_datad import FilePersistenceConfig
+    from symbiont_datad import ContextStore, FilePersistenceConfig
 
 The import is lazy, so that the daemon's job processes, which need no settings model, stay small.
 """
@@ -10,11 +10,12 @@ The import is lazy, so that the daemon's job processes, which need no settings m
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from symbiont_datad.context_store import ContextStore, new_context
     from symbiont_datad.settings import FilePersistenceConfig
 
 __version__ = "0.1.0"
 
-__all__ = ["FilePersistenceConfig", "__version__"]
+__all__ = ["ContextStore", "FilePersistenceConfig", "__version__", "new_context"]
 
 
 def __getattr__(name: str) -> object:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> object:
         from symbiont_datad.settings import FilePersistenceConfig
 
         return FilePersistenceConfig
+    if name in ("ContextStore", "new_context"):
+        from symbiont_datad import context_store
+
+        return getattr(context_store, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,6 +65,11 @@ EVENTS: Mapping[str, Event] = {
     "clock_jumped": Event(_W, "The wall clock moved against the monotonic clock; the schedule was set anew."),
     "context_damaged": Event(_E, "A context file can't be read; the runtime would not start with it."),
     "context_recovered": Event(_I, "A context file that was damaged reads again."),
+    "context_restored": Event(
+        _W, "A damaged context's last good version was put back; the broken file is in quarantine."
+    ),
+    "context_converted": Event(_W, "A context in a mode that the runtime does not load was written anew in its mode."),
+    "context_quarantined": Event(_W, "A context that the runtime can't use was moved to quarantine, whole."),
     "backup_rotated": Event(_D, "One of the runtime's own backups was removed; newer ones remain."),
     "file_removed": Event(_D, "Retention removed a file or a directory, or moved it to the quarantine."),
     "cache_trimmed": Event(_I, "Retention removed cache files; the counts say how many."),

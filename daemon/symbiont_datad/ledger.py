@@ -465,9 +465,16 @@ class Ledger:
 
     # What a sweep has seen
 
-    def marks(self) -> dict[str, str]:
-        """The mark (size, time, inode and verdict) that the last sweep left for each file."""
-        return {os.fsdecode(path): mark for path, mark in self._rows("select path, mark from seen")}
+    def marks(self, below: str = "") -> dict[str, str]:
+        """The mark (size, time, inode and verdict) that the last sweep left for each file.
+
+        What begins with a slash is no file, but something that a job remembers. `below`: only what begins with it.
+        """
+        if not below:
+            return {os.fsdecode(path): mark for path, mark in self._rows("select path, mark from seen")}
+        first = os.fsencode(below)
+        query = "select path, mark from seen where path >= ? and path < ?"
+        return {os.fsdecode(path): mark for path, mark in self._rows(query, (first, first + b"\xff"))}
 
     def mark(self, path: str) -> str:
         """The mark of one file, or whatever else has one; empty where there is none."""

@@ -12,6 +12,7 @@ from symbiont_datad.settings_logs import Logs as Logs
 from symbiont_datad.settings_retention import RetentionPolicy
 from symbiont_datad.settings_types import (
     AbsolutePath,
+    AgeLimit,
     Count,
     Delay,
     DirectoryMode,
@@ -187,6 +188,15 @@ class State(Section):
     )
     heal_quarantine: bool = Field(
         False, description="Whether a broken context without a good version is moved to quarantine.", examples=[True]
+    )
+    compression: Literal["detect", "on", "off"] = Field(
+        "detect",
+        description="Whether the runtime loads compressed contexts (`.json.gz`) or plain ones (`.json`); healing puts "
+        "one in the other mode right. Detected, it is what most contexts and the newest one are.",
+        examples=["on"],
+    )
+    compress_archives: AgeLimit = Field(
+        None, description="Age from which an archived context is stored compressed. Unset: never.", examples=["30d"]
     )
 
 

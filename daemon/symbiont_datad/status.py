@@ -16,12 +16,16 @@ from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.cells import Cell, cells
 from symbiont_datad.fsops.lock import holder
 from symbiont_datad.fsops.root import Tree, resolve
-from symbiont_datad.ledger import Ledger, LedgerError, Run, SpacePoint, UsagePoint
+from symbiont_datad.ledger import Ledger, LedgerError, Row, Run, SpacePoint, UsagePoint
 from symbiont_datad.report import Finding
 from symbiont_datad.retention.forecast import LOOKS_BACK_S, Forecast, forecast
 
 _STATE = "status.json"
 _DAY_S = 86400.0
+_HEALED_S = 7 * _DAY_S
+
+HEALING = ("context_restored", "context_converted", "context_quarantined")
+"""The kinds of actions that heal contexts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Status:
     out_of_inodes: Forecast | None = None
     cells: tuple[Cell, ...] = ()
     """What lies in the quarantine, the oldest first."""
+    healed: tuple[Row, ...] = ()
+    """What was done lately about contexts that the runtime could not load, the newest first."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -86,6 +92,7 @@ def collect(root: str, daemon_dir: Path) -> Status:
                 findings=tuple(ledger.findings()),
                 full=full,
                 out_of_inodes=out_of_inodes,
+                healed=tuple(reversed(ledger.actions(since=now - _HEALED_S, kinds=HEALING))),
             )
     except LedgerError as error:
         return replace(empty, ledger_problem=str(error))

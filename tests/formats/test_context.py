@@ -10,18 +10,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symbiont_datad.formats.context import LARGEST, REQUIRED, Damage, Role, StateName, Verdict, judge, name_of
+from symbiont_datad.formats.age import new_identity, recipient_of, seal, unseal
+from symbiont_datad.formats.context import (
+    LARGEST,
+    REQUIRED,
+    Damage,
+    Document,
+    Form,
+    Verdict,
+    encoded,
+    judge,
+    judge_sealed,
+    text_of,
+)  # fmt: skip
+from tests.contexts import AT, archive, context, plain, zipped
 
-WHOLE = {name: {"text": "naïve ✓ 😀", "numbers": [-12.5e-10, 0, 7], "nothing": None} for name in REQUIRED}
-PLAIN = json.dumps(WHOLE, indent=2, ensure_ascii=False).encode()
-ZIPPED = gzip.compress(PLAIN, mtime=0)
-AGENT = "0b9c2f1e-5f0a-4d5f-9a52-4f6a8a7e1c11"
+WHOLE = context(text="naïve ✓ 😀")
+PLAIN = plain(WHOLE)
+ZIPPED = zipped(WHOLE)
 
 
-@pytest.mark.parametrize("content", [PLAIN, ZIPPED], ids=["plain", "gzip"])
-def test_whole_content_is_whole_by_any_name_that_promises_nothing(content: bytes) -> None:
+@pytest.mark.parametrize(("content", "form"), [(PLAIN, Form.JSON), (ZIPPED, Form.GZIP)])
+def test_whole_content_is_whole_by_any_name_that_promises_nothing(content: bytes, form: Form) -> None:
     """A backup is judged by what it holds: gzip in a file named .json is how the runtime writes them."""
-    assert Verdict(None) == judge(content, gzip=None)
+    assert Verdict(None, "", form, AT) == judge(content, gzip=None)
+    assert judge(content).good
+    assert PLAIN == text_of(content)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +57,12 @@ def test_whole_content_is_whole_by_any_name_that_promises_nothing(content: bytes
         pytest.param(ZIPPED[:30] + b"\xff\xff\xff" + ZIPPED[33:], Damage.NOT_GZIP, id="gzip with changed bytes"),
         pytest.param(ZIPPED[:-8] + bytes(4) + ZIPPED[-4:], Damage.NOT_GZIP, id="gzip with a wrong checksum"),
         pytest.param(b'{"agent_id": "x"}', Damage.MISSING_FIELDS, id="fields missing"),
-        pytest.param(b"[]", Damage.MISSING_FIELDS, id="no object"),
-        pytest.param(b"null", Damage.MISSING_FIELDS, id="null"),
+        pytest.param(plain({**WHOLE, "memory": {}}), Damage.MISSING_FIELDS, id="no memories"),
+        pytest.param(b"[]", Damage.WRONG_TYPE, id="no object"),
+        pytest.param(b"null", Damage.WRONG_TYPE, id="null"),
+        pytest.param(plain({**WHOLE, "memory": []}), Damage.WRONG_TYPE, id="a list of memories"),
+        pytest.param(plain({**WHOLE, "updated_at": "now"}), Damage.WRONG_TYPE, id="a time in words"),
+        pytest.param(plain({**WHOLE, "agent_id": 5})[:-200], Damage.TRUNCATED, id="cut, and a wrong type before that"),
         pytest.param(b"\xef\xbb\xbf" + PLAIN, Damage.NOT_JSON, id="byte order mark"),
         pytest.param(PLAIN.replace(b"null", b"NaN"), Damage.NOT_JSON, id="NaN"),
         pytest.param(PLAIN + b"x", Damage.NOT_JSON, id="text after the JSON"),
@@ -76,21 +94,63 @@ def test_extension_is_compared_with_content_that_is_whole(content: bytes, promis
 
 
 def test_missing_fields_are_named() -> None:
-    """The verdict names a field that is not there."""
-    fields = {name: 1 for name in REQUIRED if name != "retention_policy"}
-    assert "retention_policy" in judge(json.dumps(fields).encode()).detail
+    """Each of the outer fields is needed, and the verdict names the one that is not there."""
+    for name in REQUIRED:
+        verdict = judge(plain({key: value for key, value in WHOLE.items() if key != name}))
+        assert (Damage.MISSING_FIELDS, True) == (verdict.kind, name in verdict.detail)
 
 
 def test_session_may_be_any_json() -> None:
     """Without required fields any JSON is whole, and broken JSON is not."""
-    assert Verdict(None) == judge(b'[1, "x"]', required=())
-    assert Damage.TRUNCATED == judge(b'{"version": 2', required=()).kind
+    assert Verdict(None) == judge(b'[1, "x"]', document=Document.ANY)
+    assert Damage.TRUNCATED == judge(b'{"version": 2', document=Document.ANY).kind
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("metadata", {"n": 1}),
+        ("conversation_history", [{"role": "User"}]),
+        ("conversation_history", [{**WHOLE["conversation_history"][0], "role": "Assistant"}]),
+        ("memory", {**WHOLE["memory"], "short_term": [{**WHOLE["memory"]["short_term"][0], "importance": None}]}),
+        ("agent_id", "support-bot"),
+    ],
+)
+def test_what_another_version_may_load_is_doubted_and_not_damaged(field: str, value: object) -> None:
+    """Inside the outer fields a version may have its own ways: told, and never taken for damage."""
+    verdict = judge(zipped({**WHOLE, field: value}), gzip=True)
+    assert (Damage.OTHER_SCHEMA, AT, True, False) == (
+        verdict.kind, verdict.written_at, verdict.good, verdict.damaged,
+    )  # fmt: skip
+    assert f"$.{field}" in verdict.detail
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """A field that a newer version added is no damage, at any depth."""
+    newer = {**WHOLE, "new": [1], "memory": {**WHOLE["memory"], "dreams": []}}
+    assert Verdict(None, "", Form.JSON, AT) == judge(plain(newer))
+
+
+def test_archive_has_fields_of_its_own() -> None:
+    """An archive is whole as an archive, and no context."""
+    assert Verdict(None, "", Form.GZIP, AT) == judge(zipped(archive()), document=Document.ARCHIVE)
+    assert Damage.MISSING_FIELDS == judge(zipped(archive())).kind
+    assert Damage.MISSING_FIELDS == judge(PLAIN, document=Document.ARCHIVE).kind
+
+
+@pytest.mark.parametrize("gzip_too", [False, True])
+def test_encoding_is_undone_by_stock_gzip(gzip_too: bool) -> None:
+    """What is stored is the JSON itself, or gzip that says nothing of when it was made."""
+    stored = encoded(PLAIN, gzip=gzip_too)
+    assert PLAIN == (gzip.decompress(stored) if gzip_too else stored)
+    assert PLAIN == text_of(stored)
+    assert Verdict(None, "", Form.GZIP if gzip_too else Form.JSON, AT) == judge(stored, gzip=gzip_too)
 
 
 def test_repeated_keys_and_lone_surrogates_are_judged_without_a_crash() -> None:
     """What parsers disagree about gets a verdict and no exception."""
-    assert Verdict(None) == judge(b'{"a": 1, "a": 2}', required=())
-    assert judge(b'{"a": "\\ud800"}', required=()).kind is not None
+    assert Verdict(None) == judge(b'{"a": 1, "a": 2}', document=Document.ANY)
+    assert judge(b'{"a": "\\ud800"}', document=Document.ANY).kind is not None
 
 
 def test_gzip_bomb_is_given_up_in_bounded_memory() -> None:
@@ -132,9 +192,9 @@ JSON = st.recursive(
 def test_every_prefix_of_json_is_truncated(value: object, ascii_only: bool, indent: int | None) -> None:
     """Wherever a write is cut off, what is left is called truncated, not garbage."""
     text = json.dumps([value], ensure_ascii=ascii_only, indent=indent).encode()
-    assert Verdict(None) == judge(text, required=())
+    assert Verdict(None) == judge(text, document=Document.ANY)
     for length in range(1, len(text)):
-        assert Damage.TRUNCATED == judge(text[:length], required=()).kind, text[:length]
+        assert Damage.TRUNCATED == judge(text[:length], document=Document.ANY).kind, text[:length]
 
 
 @settings(max_examples=300, deadline=None)
@@ -145,28 +205,47 @@ def test_nothing_makes_it_raise(tail: bytes, head: bytes, promised: bool) -> Non
     assert judge(content, gzip=promised) == judge((bytes([byte]) for byte in content), gzip=promised)
 
 
+IDENTITY = new_identity()
+SEALED = seal(ZIPPED, recipient_of(IDENTITY))
+
+
+def opener(data: bytes) -> bytes | None:
+    """What opens the sealed content of these tests."""
+    return unseal(data, IDENTITY)
+
+
+def test_sealed_content_is_judged_as_far_as_it_can_be_seen() -> None:
+    """Without the key a sealed file is not called damaged; with it, what is in it is judged."""
+    assert Verdict(None, "sealed; not opened", Form.AGE) == judge_sealed(SEALED)
+    assert Verdict(None, "", Form.AGE, AT) == judge_sealed(SEALED, opener, gzip=True)
+    others = seal(ZIPPED, recipient_of(new_identity()))
+    assert Verdict(None, "sealed; not opened", Form.AGE) == judge_sealed(others, opener, gzip=True)
+    assert Damage.OTHER_EXTENSION == judge_sealed(SEALED, opener, gzip=False).kind
+    cut_before = seal(ZIPPED[:99], recipient_of(IDENTITY))
+    assert (Damage.TRUNCATED, None) == (judge_sealed(cut_before, opener).kind, judge_sealed(cut_before).kind)
+
+
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("content", "kind"),
     [
-        (f"{AGENT}.json", StateName(Role.CONTEXT, AGENT)),
-        (f"{AGENT}.json.gz", StateName(Role.CONTEXT, AGENT, gzip=True)),
-        (f"{AGENT}.backup.1795000000.json", StateName(Role.BACKUP, AGENT, 1795000000)),
-        (f"{AGENT}.json.backup.1795000000.json", StateName(Role.BACKUP, AGENT, 1795000000)),
-        (f"archives/{AGENT}/archive_1795000000.json", StateName(Role.ARCHIVE, AGENT, 1795000000)),
-        (f"archives/{AGENT}/archive_1795000000.tmp", StateName(Role.LEFTOVER, "")),
-        (f".{AGENT}.json.4711.tmp", StateName(Role.LEFTOVER, "")),
-        ("support bot v1.2.json.gz", StateName(Role.CONTEXT, "support bot v1.2", gzip=True)),
-        ("a\nb.json", StateName(Role.CONTEXT, "a\nb")),
-        ("\udcff.backup.5.json", StateName(Role.BACKUP, "\udcff", 5)),
-        ("a.backup.x.json", StateName(Role.CONTEXT, "a.backup.x")),
-        ("a.backup.٣.json", StateName(Role.CONTEXT, "a.backup.٣")),
-        ("notes.txt", None),
-        (".json", None),
-        (".json.gz", None),
-        ("deeper/a.json", None),
-        ("archives/a/other.json", None),
+        (b"", Damage.EMPTY),
+        (bytes(500), Damage.NUL_FILLED),
+        (SEALED[:200] + bytes(400), Damage.NUL_FILLED),
+        (ZIPPED, Damage.NOT_SEALED),
+        (SEALED[:30], Damage.TRUNCATED),
+        (SEALED[:250], Damage.TRUNCATED),
     ],
 )
-def test_names_are_read(path: str, expected: StateName | None) -> None:
-    """Each name pattern of the runtime is known, with any stem as the agent's id."""
-    assert expected == name_of(path)
+def test_broken_seals_are_told_apart(content: bytes, kind: Damage) -> None:
+    """What can't be a sealed file is damage, with or without the key."""
+    assert kind == judge_sealed(content).kind
+    assert kind == judge_sealed(content, opener).kind
+
+
+def test_changed_or_cut_sealed_content_needs_the_key_to_be_seen() -> None:
+    """Age's own checks find a flipped byte and a cut at the end of a chunk."""
+    flipped = SEALED[:-5] + bytes([SEALED[-5] ^ 1]) + SEALED[-4:]
+    long = seal(encoded(b"[]" + b" " * 200_000, gzip=False), recipient_of(IDENTITY))
+    for broken in (flipped, SEALED[:-1], long[:-70_000]):
+        assert Damage.NOT_SEALED == judge_sealed(broken, opener, document=Document.ANY).kind
+        assert judge_sealed(broken).kind is None

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from symbiont_datad.fsops import swap
 from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned
-from symbiont_datad.fsops.swap import STAGED, exchange, put_in_place, rename_new, staging
+from symbiont_datad.fsops.swap import STAGED, Changed, exchange, put_in_place, rename_new, stage_file, staging
 from tests.guard.keeping import NOW
 from tests.support import Link, build_tree, read_tree
 from tests.support import Tree as Data
@@ -181,3 +182,69 @@ def test_killed_at_any_call(tmp_path: Path, way: str) -> None:
             return
         assert -signal.SIGKILL == done.returncode
     pytest.fail("it never ended")
+
+
+def replace_live(root: Path, unchanged: Callable[[os.stat_result | None], bool]) -> str | None:
+    """Put a file in the place of `state/a`, unless that has changed."""
+    with staging(Tree(str(root)), "state/a", NOW) as stage:
+        stage_file(stage, b"ours", mode=0o644, uid=0, gid=0, mtime_ns=0)
+        return put_in_place(stage, kind="x", reason="y", now=NOW, unchanged=unchanged)
+
+
+def test_what_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    """Where nothing was, something is by the time that the new entry is ready: it stays, and the new one goes."""
+    build_tree(tmp_path, {"state": {}})
+
+    def appear(found: os.stat_result | None) -> bool:
+        assert found is None
+        (tmp_path / "state/a").write_bytes(b"theirs")
+        return True
+
+    with pytest.raises(Changed):
+        replace_live(tmp_path, appear)
+    assert {"state": {"a": b"theirs"}, QUARANTINE: {}} == read_tree(tmp_path)
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_what_has_changed_stays_in_its_place(tmp_path: Path, at: int) -> None:
+    """Whether that is seen before the swap or right after it: the live file is there, and nothing else is left."""
+    build_tree(tmp_path, {"state": {"a": b"live"}})
+    looks = 0
+
+    def unchanged(found: os.stat_result | None) -> bool:
+        nonlocal looks
+        assert found is not None
+        looks += 1
+        return looks != at + 1
+
+    with pytest.raises(Changed):
+        replace_live(tmp_path, unchanged)
+    assert {"state": {"a": b"live"}, QUARANTINE: {}} == read_tree(tmp_path)
+
+
+def test_who_saved_the_new_one_keeps_it(tmp_path: Path) -> None:
+    """When both the old and the new file were written to in the moment of the swap, what has the name now stays."""
+    build_tree(tmp_path, {"state": {"a": b"live"}})
+    looks = 0
+
+    def unchanged(_found: os.stat_result | None) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            (tmp_path / "state/a").write_bytes(b"saved by name")
+        return looks != 3
+
+    found = replace_live(tmp_path, unchanged)
+    assert found is not None
+    assert (b"saved by name", b"live") == ((tmp_path / "state/a").read_bytes(), (tmp_path / found).read_bytes())
+
+
+def test_staged_file_has_what_it_was_given(tmp_path: Path) -> None:
+    """Content, mode and time; no bits that would run it as somebody else."""
+    build_tree(tmp_path, {"state": {}})
+    with staging(Tree(str(tmp_path)), "state/a", NOW) as stage:
+        stage_file(stage, b"x" * 100_000, mode=0o106751, uid=os.geteuid(), gid=os.getegid(), mtime_ns=7)
+        put_in_place(stage, kind="x", reason="y", now=NOW)
+    found = (tmp_path / "state/a").stat()
+    assert (100_000, 0o751, 7, 1) == (found.st_size, found.st_mode & 0o7777, found.st_mtime_ns, found.st_nlink)

@@ -1,7 +1,5 @@
 """What the tests of jobs share: settings for a small tree, contexts as the runtime writes them, and runs."""
 
-import gzip
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +9,6 @@ from typing import Any
 
 import structlog
 
-from symbiont_datad.formats.context import REQUIRED
 from symbiont_datad.jobs.context import JobSettings, Keep, RepositorySettings, SnapshotSettings
 from symbiont_datad.jobs.runner import run_here
 from symbiont_datad.jobs.secrets import Secrets
@@ -20,6 +17,7 @@ from symbiont_datad.ledger import Ledger
 from symbiont_datad.quantities import Share
 from symbiont_datad.report import JobReport
 from symbiont_datad.retention.rules import Rule
+from tests import contexts
 
 NOW = 1_795_000_000.0
 DAY = 86_400.0
@@ -106,8 +104,8 @@ def write(path: Path, content: bytes = b"x" * 100, age_s: float = DAY) -> Path:
 
 def context(zipped: bool = True, text: str = "naïve ✓") -> bytes:
     """The content of a context."""
-    plain = json.dumps(dict.fromkeys(REQUIRED, text), ensure_ascii=False, indent=2).encode()
-    return gzip.compress(plain, mtime=0) if zipped else plain
+    value = contexts.context(text=text)
+    return contexts.zipped(value) if zipped else contexts.plain(value)
 
 
 def stop_after(looks: int) -> Callable[[], bool]:

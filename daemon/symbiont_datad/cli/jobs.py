@@ -27,7 +27,10 @@ _EXIT = {"done": ExitCode.DONE, "left": ExitCode.LEFT, "interrupted": ExitCode.I
 
 
 def sweep(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Check the agents' state, rotate the runtime's own backups, save what changed. Exit code 3: a file is damaged."""
+    """Check the agents' state, heal contexts, rotate the runtime's own backups, save what changed.
+
+    Exit code 3: something is left, such as a damaged file of which there is no good version.
+    """
     _run("sweep", ctx, dry_run, as_json)
 
 

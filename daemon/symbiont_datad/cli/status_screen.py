@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from symbiont_datad.cli.show import finding, moment, on_terminal, short_time
+from symbiont_datad.cli.show import event, finding, moment, on_terminal, short_time
 from symbiont_datad.quantities import format_duration, format_size
 from symbiont_datad.report import Severity, printable
 from symbiont_datad.retention.forecast import OUTSIDE, Forecast
@@ -67,6 +67,7 @@ def document(found: Status) -> dict[str, Any]:
         ],
         "actions_today": dict(found.actions_today),
         "findings": [{**finding(one), "first_seen": moment(seen)} for one, seen in found.findings],
+        "healed": [event(row) for row in found.healed],
     }
 
 
@@ -102,6 +103,7 @@ def screen(found: Status, now: float) -> Iterator[str]:
     yield from _quarantine(found)
     yield from _jobs(found, now)
     yield from _findings(found, now)
+    yield from _healed(found, now)
     if found.actions_today:
         done = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in sorted(found.actions_today.items()))
         yield f"in the last day: {done}"
@@ -205,6 +207,23 @@ def _findings(found: Status, now: float) -> Iterator[str]:
         more = len(serious) - _SHOWN
         yield f"{f'… and {more} more; ' if more > 0 else ''}what to do: symbiont-datad check"
         yield ""
+
+
+def _healed(found: Status, now: float) -> Iterator[str]:
+    """What was healed in the last days, and with what: the runtime knows of it only when it starts again."""
+    for row in found.healed[:_SHOWN]:
+        kind = _color(f"{row.kind.replace('_', ' '):<24}", "green")
+        yield f"{kind}{row.path}  ({_ago(now, row.at)})"
+        yield "  " + "; ".join(row.reason.split("; ")[:2])
+    if found.healed:
+        more = len(found.healed) - _SHOWN
+        if more > 0:
+            yield f"… and {more} more; all of them: symbiont-datad events --job sweep"
+        yield ""
+
+
+def _ago(now: float, at: float) -> str:
+    return f"{format_duration(max(now - at, 0.0))} ago"
 
 
 _SEVERITIES = [Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.DEBUG]

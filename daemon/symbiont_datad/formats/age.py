@@ -6,11 +6,12 @@ else: then both read the same. Sources: age-encryption.org/v1, "The X25519 recip
 restic `cmd/restic/global.go`, `loadPasswordFromFile`.
 """
 
-from pyrage import IdentityError, x25519
+from pyrage import DecryptError, IdentityError, RecipientError, decrypt, encrypt, x25519
 
 LARGEST = 4096
 """Bytes; nothing longer is looked at. An identity has 74 characters."""
 
+_OTHERS_ALONE = "No matching keys found"
 _PREFIX = b"AGE-SECRET-KEY-1"
 
 
@@ -26,6 +27,28 @@ def new_identity() -> str:
 def recipient_of(identity: str) -> str:
     """The public half of an identity, `age1…`: what is sealed to it opens with the identity. Raises NoIdentity."""
     return str(_parsed(identity).to_public())
+
+
+class SealBroken(ValueError):
+    """Sealed content is damaged, or was never sealed."""
+
+
+def seal(content: bytes, recipient: str) -> bytes:
+    """Content sealed to a recipient (`age1…`): `age -d -i KEY` opens it. Raises NoIdentity."""
+    try:
+        return bytes(encrypt(content, [x25519.Recipient.from_str(recipient)]))
+    except RecipientError:
+        raise NoIdentity("is no age recipient (age1…)") from None
+
+
+def unseal(content: bytes, identity: str) -> bytes | None:
+    """What is in sealed content; None when it is sealed to others alone. Raises SealBroken, or NoIdentity."""
+    try:
+        return bytes(decrypt(content, [_parsed(identity)]))
+    except DecryptError as error:
+        if str(error) == _OTHERS_ALONE:
+            return None
+        raise SealBroken(f"age can't open it: {error}") from None
 
 
 def read_identity(content: bytes) -> str:

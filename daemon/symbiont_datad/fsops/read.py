@@ -5,6 +5,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from symbiont_datad.fsops.walk import Entry
+
 CHUNK = 256 * 1024
 """How many bytes are read at a time."""
 
@@ -28,3 +30,26 @@ def chunks(fd: int) -> Iterator[bytes]:
     """What is left to read, `CHUNK` bytes at a time."""
     while data := os.read(fd, CHUNK):
         yield data
+
+
+def read_unchanged(name: str, dir_fd: int, entry: Entry, largest: int) -> bytes | None:
+    """The content of the file `name` in a pinned directory, no more than `largest` bytes of it.
+
+    None when it is not, or no longer, the file that was listed as `entry`, before it was read or after. Raises OSError.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        if entry.differs(os.fstat(fd)) or not entry.is_file:
+            return None
+        wanted = min(entry.size, largest)
+        data = os.read(fd, wanted + 1)
+        if len(data) < wanted:  # a signal, or a file system that reads in small pieces
+            pieces = [data]
+            while more := os.read(fd, CHUNK):
+                pieces.append(more)
+                if sum(map(len, pieces)) > largest:
+                    break
+            data = b"".join(pieces)
+        return None if entry.differs(os.fstat(fd)) else data[:largest]
+    finally:
+        os.close(fd)

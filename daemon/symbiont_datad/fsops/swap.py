@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -76,22 +76,64 @@ def staging(tree: Tree, path: str, now: float) -> Iterator[Stage]:
                         drop_cell(quarantine_fd, cell, cell_fd)
 
 
-def put_in_place(stage: Stage, *, kind: str, reason: str, now: float) -> str | None:
+def stage_file(stage: Stage, content: bytes, *, mode: int, uid: int, gid: int, mtime_ns: int) -> None:
+    """Stage a file with this content, mode, owner and modification time.
+
+    Only root can give a file away; for others the owner is who they are, and the group as far as it is allowed. Raises
+    OSError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(stage.name, flags, 0o600, dir_fd=stage.fd)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        if os.geteuid() == 0:
+            os.fchown(fd, uid, gid)
+        else:
+            with suppress(PermissionError):
+                os.fchown(fd, -1, gid)
+        os.fchmod(fd, mode & 0o777)
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    finally:
+        os.close(fd)
+
+
+class Changed(OSError):
+    """What is to be replaced is not, or no longer, what it was when that was decided. It is in its place."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EBUSY, "it has changed meanwhile", path)
+
+
+def put_in_place(
+    stage: Stage,
+    *,
+    kind: str,
+    reason: str,
+    now: float,
+    unchanged: Callable[[os.stat_result | None], bool] = lambda _: True,
+) -> str | None:
     """Let the staged entry take its place; hand back where in quarantine the old one is, None when there was none.
 
     Everything is durable when this returns. `kind` and `reason` are for the record in quarantine, `now` in seconds
-    since the epoch. Raises OSError; then the old one is still in place, or, when `stage.swapped`, the new one is, and
-    the old one is at `stage.place`.
+    since the epoch. `unchanged` is asked of what lstat says of what is there (None: nothing is) as late as possible,
+    and once more when the two have changed places: somebody may have been opening it to write. Raises OSError; then the
+    old one is still in place, or again (`Changed`), or, when `stage.swapped`, the new one is, and the old one is at
+    `stage.place`.
     """
     _sync(stage.fd, stage.name)
     name, fd, parent_fd = stage.name, stage.fd, stage.parent_fd
-    try:
-        live = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        os.rename(name, name, src_dir_fd=fd, dst_dir_fd=parent_fd)
-        sync_directory(parent_fd)
+    live = _lstat(name, parent_fd)
+    if not unchanged(live):
+        raise Changed(stage.path)
+    if live is None:
+        _put_new(stage)
         return None
     write_record(stage.cell_fd, parent_fd, stage.path, live, kind=kind, reason=reason, now=now)
+    if not unchanged(_lstat(name, parent_fd)):  # the record's fsync took its time
+        raise Changed(stage.path)
+    staged = _lstat(name, fd)
     stage.swapped = True
     try:
         exchange(fd, name, parent_fd, name)
@@ -101,10 +143,42 @@ def put_in_place(stage: Stage, *, kind: str, reason: str, now: float) -> str | N
         raise
     sync_directory(fd)
     sync_directory(parent_fd)
+    if not unchanged(_lstat(name, fd)) and _same(staged, _lstat(name, parent_fd)):
+        exchange(fd, name, parent_fd, name)
+        sync_directory(parent_fd)
+        stage.swapped = False
+        raise Changed(stage.path)
     os.rename(name, ITEM, src_dir_fd=fd, dst_dir_fd=stage.cell_fd)
     os.rmdir(STAGED, dir_fd=stage.cell_fd)
     sync_directory(stage.cell_fd)
     return f"{QUARANTINE}/{stage.cell}/{ITEM}"
+
+
+def _put_new(stage: Stage) -> None:
+    """Put the staged entry where nothing is. Raises Changed when something is there by now, or another OSError."""
+    name, fd, parent_fd = stage.name, stage.fd, stage.parent_fd
+    try:
+        os.link(name, name, src_dir_fd=fd, dst_dir_fd=parent_fd, follow_symlinks=False)
+        os.unlink(name, dir_fd=fd)
+    except FileExistsError:
+        raise Changed(stage.path) from None
+    except OSError:  # a directory, or a file system without hard links
+        os.rename(name, name, src_dir_fd=fd, dst_dir_fd=parent_fd)
+    sync_directory(parent_fd)
+
+
+def _same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    """Whether both are the same file with the same content, by all that lstat tells."""
+    if one is None or other is None:
+        return False
+    return os.path.samestat(one, other) and (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def _lstat(name: str, dir_fd: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def exchange(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:

@@ -52,6 +52,19 @@ class Entry(NamedTuple):
         )
 
 
+def look(tree: Tree, path: str) -> Entry | None:
+    """One entry, as `walk` lists it; None when there is nothing. Raises OSError or UnsafePath."""
+    try:
+        with tree.holding(path) as (fd, name):
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Entry(
+        path, found.st_mode, found.st_size, found.st_mtime_ns, found.st_atime_ns, found.st_ino, found.st_nlink,
+        found.st_uid, found.st_gid,
+    )  # fmt: skip
+
+
 def walk(
     tree: Tree,
     path: str = "",

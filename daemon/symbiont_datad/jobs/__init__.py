@@ -39,7 +39,7 @@ JOBS: Mapping[str, Job] = {
         Job(
             "sweep",
             "symbiont_datad.jobs.sweep",
-            "checks changed state files, rotates the runtime's backups, saves a snapshot",
+            "checks changed state files, heals contexts, rotates the runtime's backups, saves a snapshot",
         ),
         Job("rotate", "symbiont_datad.jobs.rotate", "rotates the logs that are due, removes their old archives"),
         Job("clean", "symbiont_datad.jobs.clean", "removes what the retention rules say"),

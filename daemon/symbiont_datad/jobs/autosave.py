@@ -8,6 +8,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import attrgetter
+
+from msgspec.msgpack import encode
 
 from symbiont_datad import errors
 from symbiont_datad.events import emit
@@ -27,6 +30,10 @@ _SLACK_S = 2.0
 """What was written this lately may be written again without a trace in its times: some clocks tick slowly."""
 
 
+_facts = attrgetter("mode", "size", "mtime_ns", "inode", "uid", "gid")
+_mtime_ns = attrgetter("mtime_ns")
+
+
 class Fingerprint:
     """What lstat says of many files, in short. `hot`: one was written so lately that it may change again unseen."""
 
@@ -35,11 +42,11 @@ class Fingerprint:
         self._since_ns = (now - _SLACK_S) * 1e9
         self._hash = blake2b(digest_size=16)
 
-    def add(self, entry: Entry) -> None:
-        """Take one more file in; the order counts."""
-        path, mode, size, mtime_ns, _, inode, _, uid, gid, *_ = entry
-        self._hash.update(b"%b\0%d %d %d %d %d %d\0" % (os.fsencode(path), mode, size, mtime_ns, inode, uid, gid))
-        self.hot |= mtime_ns >= self._since_ns
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Take more files in; the order counts."""
+        self._hash.update(os.fsencode("\0".join([entry.path for entry in entries])))
+        self._hash.update(encode(list(map(_facts, entries))))  # at once: there may be a hundred thousand
+        self.hot |= max(map(_mtime_ns, entries), default=0) >= self._since_ns
 
     def digest(self) -> str:
         """The fingerprint of what was taken in so far."""
@@ -63,8 +70,7 @@ def autosave(context: JobContext, seen: Fingerprint) -> Saved:
     if context.dry_run:
         return Saved()
     templates = context.layout.path_of(Category.PROMPTS, "templates")
-    for entry in walk(context.layout.tree, templates, on_error=lambda _path, _error: None):
-        seen.add(entry)
+    seen.extend(list(walk(context.layout.tree, templates, on_error=lambda _path, _error: None)))
     mark = f"{_MARK}/{context.settings.repository.location}"
     try:
         if _is_saved(context, mark, seen):
@@ -94,7 +100,7 @@ def _is_saved(context: JobContext, mark: str, seen: Fingerprint) -> bool:
 
     An object store is not asked: the next backup finds out.
     """
-    digest, _, snapshot = context.ledger.marks().get(mark, "").partition(" ")
+    digest, _, snapshot = context.ledger.mark(mark).partition(" ")
     if digest != seen.digest():
         return False
     try:

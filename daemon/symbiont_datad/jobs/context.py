@@ -59,6 +59,21 @@ class SnapshotSettings:
     read_all_within_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    """The care of contexts.
+
+    `heal`: `restore`, `report` or `off`. `quarantine_lost`: whether a broken one of which no good version is found is
+    moved aside. `compression`: the mode in which the runtime loads contexts: `on`, `off` or `detect`.
+    `compress_archives_s`: the age from which an archive is compressed; None: never.
+    """
+
+    heal: str = "restore"
+    quarantine_lost: bool = False
+    compression: str = "detect"
+    compress_archives_s: float | None = None
+
+
 @dataclass(slots=True)
 class Progress:
     """How far a job is; other threads look at it while it runs. `bytes` of `total_bytes`; a total of 0 is unknown."""
@@ -98,6 +113,7 @@ class JobSettings:
     quarantine: QuarantineLimits = NO_LIMITS
     marks: Marks = NO_MARKS
     logs: LogSettings = NO_ROTATION
+    state: StateSettings = StateSettings()
 
     @property
     def ledger_path(self) -> Path:
@@ -158,6 +174,12 @@ def job_settings(settings: "Settings") -> JobSettings:
         quarantine=QuarantineLimits(settings.quarantine.max_age, settings.quarantine.max_bytes),
         marks=marks_of(settings),
         logs=log_settings(settings),
+        state=StateSettings(
+            heal=settings.state.heal,
+            quarantine_lost=settings.state.heal_quarantine,
+            compression=settings.state.compression,
+            compress_archives_s=settings.state.compress_archives,
+        ),
     )
 
 

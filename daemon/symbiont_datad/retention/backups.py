@@ -7,6 +7,7 @@ count together. Pure: whether a backup parses is asked of the caller, and as sel
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from symbiont_datad.formats.state_name import StateName, name_of
 from symbiont_datad.fsops.walk import Entry
 
 
@@ -16,6 +17,13 @@ class Backup(NamedTuple):
     agent: str
     seconds: int
     entry: Entry
+
+    @property
+    def name(self) -> StateName:
+        """What its name says."""
+        found = name_of(self.entry.path.rpartition("/")[2])
+        assert found is not None
+        return found
 
 
 class Rotation(NamedTuple):

@@ -1,0 +1,102 @@
+"""What a sweep costs: 20,000 compressed contexts read, parsed and checked, against `gzip -t` over the same files.
+
+    bench/sweep.py [--contexts 20000] [--rounds 5] [--json]
+
+In each round: `find … -print0 | xargs -0 gzip -t`, a first sweep with an empty ledger, and the next one, in which
+nothing has changed. The sweeps run in this process; the autosave, which `snapshots.py` measures, is left out. What
+counts is the fastest of each: what others do on the machine only adds. Exit code 1: a bar was missed.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "daemon"), str(ROOT)]
+
+from symbiont_datad.jobs import sweep as sweeping  # noqa: E402
+from symbiont_datad.jobs.autosave import Saved  # noqa: E402
+from symbiont_datad.jobs.context import JobSettings  # noqa: E402
+from symbiont_datad.jobs.runner import run_here  # noqa: E402
+from symbiont_datad.ledger import Ledger  # noqa: E402
+from tests import contexts  # noqa: E402
+from tests.jobs.making import settings_for  # noqa: E402
+
+WORDS = """agent plan policy tool secret budget invoice customer retry cluster vector embed recall summary draft
+review deploy rollback schedule token quota latency region shard replica index prompt answer context memory"""
+FIRST, NEXT = 1.5, 0.10
+"""The bars, as shares of the time of `gzip -t`."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--contexts", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    setattr(sweeping, "autosave", lambda *_: Saved())  # noqa: B010  # it is not exported
+    base = Path(tempfile.mkdtemp(prefix="datad-bench-", dir="/var/tmp"))
+    try:
+        settings = settings_for(base)
+        size = make(Path(settings.layout.root, "state/agents"), given.contexts)
+        figures = [measure(settings) for _ in range(given.rounds)]
+    finally:
+        shutil.rmtree(base)
+    best = {name: min(figure[name] for figure in figures) for name in figures[0]}
+    shares = {name: best[name] / best["gzip"] for name in ("first", "next")}
+    if given.json:
+        print(json.dumps({"contexts": given.contexts, "bytes": size, "seconds": best, "ratios": shares}))
+    else:
+        print(f"{given.contexts} contexts, {size / 1e6:.0f} MB compressed; the best of {given.rounds} rounds")
+        print(f"gzip -t        {best['gzip']:.3f} s")
+        print(f"first sweep    {best['first']:.3f} s  {shares['first']:.2f} (bar {FIRST})")
+        print(f"the next one   {best['next']:.3f} s  {shares['next']:.3f} (bar {NEXT})")
+    return int(shares["first"] > FIRST or shares["next"] > NEXT)
+
+
+def make(agents: Path, count: int) -> int:
+    """Contexts of some 11 KB of JSON each, written an hour ago; hand back their size on the disk."""
+    size, then, chance, words = 0, time.time() - 3600, random.Random(1), WORDS.split()
+    for number in range(count):
+        turns = [
+            contexts.turn(then, " ".join(chance.choices(words, k=chance.randint(5, 60))))
+            for _ in range(chance.randint(1, 20))
+        ]
+        value = contexts.context(str(number), then, conversation_history=turns)
+        data = contexts.zipped(value)
+        path = agents / f"{value['agent_id']}.json.gz"
+        path.write_bytes(data)
+        os.utime(path, (then, then))
+        size += len(data)
+    return size
+
+
+def measure(settings: JobSettings) -> dict[str, float]:
+    """One round, in seconds."""
+    shutil.rmtree(settings.daemon_dir, ignore_errors=True)
+    agents = f"{settings.layout.root}/state/agents"
+    find = f"find {agents} -name '*.json.gz' -print0 | xargs -0 gzip -t"
+    with Ledger(settings.ledger_path) as ledger:
+        return {
+            "gzip": timed(lambda: subprocess.run(["sh", "-c", find], check=True)),
+            "first": timed(lambda: run_here("sweep", settings, ledger)),
+            "next": timed(lambda: run_here("sweep", settings, ledger)),
+        }
+
+
+def timed(work: Callable[[], object]) -> float:
+    clock = time.perf_counter()
+    work()
+    return time.perf_counter() - clock
+
+
+if __name__ == "__main__":
+    sys.exit(main())
