@@ -58,7 +58,7 @@ def switches(pid: int) -> int:
 
 def settle(daemon: Daemon) -> None:
     """Wait for the end of the first run of each job."""
-    for job in ("sweep", "clean", "usage"):
+    for job in ("sweep", "clean", "usage", "vectors", "backup", "optimize"):
         daemon.wait_for_event("job_finished", 60.0, job=job)
     until(lambda: not daemon.children(), 60.0)
     time.sleep(2.0)
@@ -79,7 +79,7 @@ def main() -> None:
         with running(base) as daemon:
             settle(daemon)
             pid = daemon.pid
-            jobs_s = children_cpu_s(pid)
+            jobs_s, rounds = children_cpu_s(pid), len(daemon.events("job_finished"))
             before, switched = own_cpu_s(pid), switches(pid)
             time.sleep(given.seconds)
             idle = (own_cpu_s(pid) - before) / given.seconds
@@ -88,18 +88,19 @@ def main() -> None:
             threads = len(os.listdir(f"/proc/{pid}/task"))
             descriptors = len(os.listdir(f"/proc/{pid}/fd"))
         every = Settings.model_validate({"root_data_dir": base / "data"})
-        one_s = jobs_s / 3  # each is mostly the start of an interpreter
+        one_s = jobs_s / rounds  # each is mostly the start of an interpreter
         spread = (
             one_s / every.auto_save_interval
             + one_s / every.schedule.usage_interval
             + one_s / every.schedule.retention_interval
+            + one_s / every.vector_db.metadata_interval
         )
         print(f"tree of {given.files:,} files, {given.seconds:.0f} s idle")
         print(f"{'RSS':34}{memory['VmRSS'] / 1024:10.1f} MiB")
         print(f"{'  of it anonymous':34}{memory['RssAnon'] / 1024:10.1f} MiB")
         print(f"{'Pss':34}{memory['Pss'] / 1024:10.1f} MiB")
         print(f"{'CPU, the daemon itself':34}{100 * idle:10.4f} % of a core")
-        print(f"{'CPU, one round of three jobs':34}{jobs_s:10.2f} s")
+        print(f"{f'CPU, one round of {rounds} jobs':34}{jobs_s:10.2f} s")
         print(f"{'CPU, with jobs':34}{100 * (idle + spread):10.4f} % of a core")
         print(f"{'context switches':34}{wakes:10.1f} /s")
         print(f"{'threads':34}{threads:10}")

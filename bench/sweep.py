@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "daemon"), str(ROOT)]
 
 from symbiont_datad.jobs import sweep as sweeping  # noqa: E402
-from symbiont_datad.jobs.autosave import Saved  # noqa: E402
 from symbiont_datad.jobs.context import JobSettings  # noqa: E402
 from symbiont_datad.jobs.runner import run_here  # noqa: E402
+from symbiont_datad.jobs.saving import Saved  # noqa: E402
 from symbiont_datad.ledger import Ledger  # noqa: E402
 from tests import contexts  # noqa: E402
 from tests.jobs.making import settings_for  # noqa: E402

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symbiont_datad.schedule import Schedule, Timetable
+from symbiont_datad.schedule import Schedule, Timetable, put_off
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -419,3 +419,34 @@ def test_nothing_starts_after_stop(schedule: Schedule, jobs: Jobs, clock: Clock)
 def test_next_runs_before_the_start() -> None:
     """A status that is asked for too early has no runs to tell of."""
     assert {} == Schedule(lambda _name: None).next_runs()
+
+
+def test_a_run_that_is_asked_for_comes_soon_and_once(schedule: Schedule, jobs: Jobs) -> None:
+    """Asked for again and again it is put off; while it runs, it is run once more, and never beside itself."""
+    schedule.start([], {})
+    for _ in range(1000):
+        schedule.soon("templates", 0.2)
+    jobs.wait_for("templates", 1)
+    jobs.gates["templates"] = threading.Event()
+    schedule.soon("templates", 0.0)
+    jobs.wait_for("templates", 2)
+    for _ in range(1000):
+        schedule.soon("templates", 0.0)
+    jobs.gates["templates"].set()
+    jobs.wait_for("templates", 3)
+    time.sleep(0.3)
+    assert (3, 1) == (jobs.runs["templates"], jobs.most_at_once["templates"])
+    assert {} == schedule.next_runs()
+
+
+def test_a_run_is_put_off_but_not_for_ever() -> None:
+    """Each call puts it off, to ten times the delay after the first at most; one that is due stays due."""
+    first = put_off(None, 100.0, 2.0)
+    assert 102.0 == first.due
+    assert first is put_off(first, 100.1, 2.0)
+    soon, now = first, 100.0
+    while now < soon.due:
+        now += 1.0
+        soon = put_off(soon, now, 2.0)
+    assert 120.0 == soon.due
+    assert soon is put_off(soon, 130.0, 2.0)

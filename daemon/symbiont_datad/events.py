@@ -99,6 +99,11 @@ EVENTS: Mapping[str, Event] = {
     "job_progressed": Event(_D, "How far a job is."),
     "restore_drill_passed": Event(_I, "Files picked at random were restored from the newest snapshot, and were right."),
     "restore_drill_failed": Event(_E, "A file restored from the newest snapshot is not what it was; see the findings."),
+    "collection_exposed": Event(
+        _W, "A vector collection shares files with another one, or others can write to it.", security=True
+    ),
+    "collection_optimized": Event(_I, "A vector collection was optimised; `freed` says by how many bytes."),
+    "collection_skipped": Event(_I, "A vector collection could not be optimised now; the reason says why."),
     "ledger_replaced": Event(_E, "The ledger could not be read; it was moved aside and a new one begun."),
     "ledger_failed": Event(_E, "The ledger could not be written (a full disk?); work goes on."),
 }

@@ -113,6 +113,12 @@ class Layout:
         parents = {directory.parent for directory in self.directories if directory.path and directory.required}
         return tuple(row.path for row in self.directories if row.open or row.path in parents)
 
+    @property
+    def saves(self) -> tuple[str, ...]:
+        """The directories in which every save of a file matters, and is looked at soon."""
+        templates = f"{dict(self.categories).get(Category.PROMPTS, '')}/templates"
+        return (templates,) if templates in self.by_path else ()
+
     def row_for(self, path: str) -> Directory | None:
         """The row that says what the directory at `path` should be: its own, or that of the open directory it is in."""
         own = self.by_path.get(path)

@@ -19,7 +19,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
-from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity, printable
+from symbiont_datad import ledger_prompts
+from symbiont_datad.ledger_prompts import Counted, Executions
+from symbiont_datad.report import Action, CacheUse, Finding, JobReport, Outcome, Severity, printable
 
 _BUSY_S = 5.0
 _LAST_ROW = 2**63 - 1
@@ -201,6 +203,8 @@ class Ledger:
                     db.execute(statement)
             if version < _VERSION:
                 db.execute(f"pragma user_version = {_VERSION}")
+            for statement in ledger_prompts.SCHEMA.split(";\n"):
+                db.execute(statement)
             db.execute("commit")
         except BaseException:
             db.close()
@@ -462,6 +466,38 @@ class Ledger:
         points = self._rows("select at, path, files, bytes from usage_below where at >= ? order by at", (since,))
         space = self._rows("select * from space where at >= ? order by at", (since,))
         return [UsagePoint(*point) for point in points], [SpacePoint(*point) for point in space]
+
+    # Prompts
+
+    def counted(self) -> dict[str, Counted]:
+        """How far the records of executed prompts are counted, by place."""
+        return {place: Counted(until, name) for place, until, name in self._rows("select * from counted")}
+
+    def add_executions(self, found: Iterable[Executions], counted: Mapping[str, Counted]) -> None:
+        """Add to the counts of executed prompts, and write down how far they go."""
+        with self._transaction() as db:
+            ledger_prompts.add_executions(db, found, counted)
+
+    def executions(self, first: str, last: str) -> list[Executions]:
+        """The counts from one day to another (`2026-11-23`), by day and template."""
+        query = "select * from executions where day between ? and ? order by day, template"
+        return [Executions(*row) for row in self._rows(query, (first, last))]
+
+    def last_executions(self, days: int) -> list[Executions]:
+        """The counts of the newest days that there are any of, by day and template."""
+        query = "select distinct day from executions order by day desc limit ?"
+        found = [day for (day,) in self._rows(query, (days,))]
+        return self.executions(found[-1], found[0]) if found else []
+
+    def replace_cache_use(self, use: Iterable[CacheUse], at: float) -> None:
+        """Write down how the prompt cache is used."""
+        with self._transaction() as db:
+            ledger_prompts.replace_cache_use(db, use, at)
+
+    def cache_use(self) -> list[CacheUse]:
+        """How the prompt cache is used, the latest use first; nothing when that was never measured."""
+        query = "select within_s, files, bytes, due_bytes from cache_use order by within_s"
+        return [CacheUse(*row) for row in self._rows(query)]
 
     # What a sweep has seen
 

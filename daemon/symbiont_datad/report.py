@@ -95,6 +95,19 @@ class JobReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheUse:
+    """How many cached files were last used within so many seconds, and not within a smaller number (inf: all others).
+
+    `due_bytes` of them go by the rules of retention at its next run.
+    """
+
+    within_s: float
+    files: int
+    bytes: int
+    due_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """Whether the daemon's parts are alive, and what a person should know. No part is alive that does not move."""
 

@@ -8,6 +8,7 @@ while the daemon or the machine was off is caught up at start. Suspend and clock
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.date import DateTrigger
 
 logging.getLogger("apscheduler").addHandler(logging.NullHandler())
 
 _BEAT_S = 10.0
 _JUMP_S = 5.0
 _AT_ONCE = 2
+_PATIENCE = 10
+"""How many times longer than asked for a run waits at most while it is put off again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,25 @@ class _Trigger(BaseTrigger):  # type: ignore[misc]  # apscheduler has no types
         return chosen + timedelta(seconds=random.uniform(0.0, self.table.jitter_s))
 
 
+@dataclass(frozen=True, slots=True)
+class _Soon:
+    """A run that was asked for: when first, and when it is due, by the monotonic clock."""
+
+    asked: float
+    due: float
+
+
+def put_off(known: _Soon | None, now: float, after_s: float) -> _Soon:
+    """When a run is due that is asked for now, given what was asked before. Times by the monotonic clock.
+
+    One that is due already, or hardly earlier than asked for now, stays as it is.
+    """
+    if known is None:
+        return _Soon(now, now + after_s)
+    due = min(now + after_s, max(known.asked + _PATIENCE * after_s, known.due))
+    return known if known.due <= now or due - known.due < max(after_s / 4, 0.1) else _Soon(known.asked, due)
+
+
 class Schedule:
     """Runs jobs by their timetables: `run(name)` is called in a thread and returns when the job has ended.
 
@@ -145,6 +168,8 @@ class Schedule:
         self._clock = clock
         self._tables: dict[str, Timetable] = {}
         self._scheduler: Any = None
+        self._soon: dict[str, _Soon] = {}
+        self._soon_lock = threading.Lock()
         self._clocks = self._clock(), time.monotonic()
         self.beat = time.monotonic()
 
@@ -155,6 +180,7 @@ class Schedule:
             executors={
                 "default": ThreadPoolExecutor(_AT_ONCE),
                 "heavy": ThreadPoolExecutor(1),
+                "soon": ThreadPoolExecutor(1),
                 "beat": ThreadPoolExecutor(1),
             },
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
@@ -194,6 +220,36 @@ class Schedule:
         if found is not None and found.next_run_time is not None and at < found.next_run_time:
             found.modify(next_run_time=at)
 
+    def soon(self, job: str, after_s: float) -> None:
+        """Run a job that has no timetable once, so many seconds from now. Who asks again before that puts it off, but
+        not for ever. One that is running ends first, and is run once more.
+
+        It may be asked for thousands of times a second.
+        """
+        with self._soon_lock:
+            if self._scheduler is None or not self._scheduler.running:
+                return
+            now = time.monotonic()
+            known = self._soon.get(job)
+            soon = put_off(known, now, after_s)
+            if soon == known:
+                return
+            self._soon[job] = soon
+            self._scheduler.add_job(
+                self._run_soon,
+                DateTrigger(self._now() + timedelta(seconds=soon.due - now), UTC),
+                [job],
+                id=f"{job} soon",
+                executor="soon",  # it has one thread, so a run that comes too early waits for it
+                max_instances=_QUEUED,
+                replace_existing=True,
+            )
+
+    def _run_soon(self, job: str) -> None:
+        with self._soon_lock:
+            self._soon.pop(job, None)
+        self._run(job)
+
     def _add(self, table: Timetable, due: datetime) -> None:
         self._scheduler.add_job(
             self._run,
@@ -224,6 +280,9 @@ class Schedule:
             return 0.0
         now = self._now()
         for job in self._scheduler.get_jobs():
+            if isinstance(job.trigger, DateTrigger):
+                job.modify(next_run_time=now)
+                continue
             latest = job.trigger.get_next_fire_time(None, now)
             if job.next_run_time is None or job.next_run_time > latest:  # the clock went back: it would stall
                 job.modify(next_run_time=latest)
@@ -237,7 +296,7 @@ class Schedule:
         return {
             job.id: job.next_run_time.timestamp()
             for job in self._scheduler.get_jobs()
-            if job.id != _BEAT and job.next_run_time is not None
+            if job.id in self._tables and job.next_run_time is not None
         }
 
     def _now(self) -> datetime:
@@ -248,3 +307,4 @@ class Schedule:
 
 
 _BEAT = "beat"
+_QUEUED = 3  # one that runs, one that waits for it, and one more

@@ -307,6 +307,7 @@ class Settings(FilePersistenceConfig):
     )  # fmt: skip
     guard: sections.Guard = sections.Guard()
     autosave: sections.Autosave = sections.Autosave()
+    prompts: sections.Prompts = sections.Prompts()
     backup: sections.Backup = sections.Backup()
     encryption: sections.Encryption = Field(default_factory=sections.Encryption)
     state: sections.State = sections.State()

@@ -15,6 +15,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _directories(settings)
     yield from _names(settings)
     yield from _neighbours(settings)
+    yield from _extra_roots(settings)
     yield from _marks(("limits",), settings.limits)
     yield from _marks(("limits", "inodes"), settings.limits.inodes)
     http = settings.http
@@ -122,6 +123,23 @@ def _neighbours(settings: Settings) -> Iterator[Conflict]:
     if overlap(repository, settings.daemon_dir) and not overlap(settings.daemon_dir, root):
         text = f"must not overlap daemon_dir ({settings.daemon_dir})"
         yield Conflict((("backup", "repository"), ("daemon_dir",)), text)
+
+
+def _extra_roots(settings: Settings) -> Iterator[Conflict]:
+    """Roots of vector databases outside the tree: what is in them is backed up, so they hold nothing of ours."""
+    name = ("vector_db", "extra_roots")
+    roots = settings.vector_db.extra_roots
+    for number, root in enumerate(roots):
+        here = (*name, number)
+        for other, path in (
+            (("root_data_dir",), settings.root_data_dir),
+            (("daemon_dir",), settings.daemon_dir),
+            (("backup", "repository"), settings.repository_path()),
+        ):
+            if path is not None and overlap(root, path):
+                yield Conflict((here, other), f"must not overlap {dotted(other)} ({path})")
+        if any(overlap(root, before) for before in roots[:number]):
+            yield Conflict((here,), "must not overlap another one of them")
 
 
 def _secrets(settings: Settings, root: Path, repository: Path | None) -> Iterator[Conflict]:

@@ -124,6 +124,21 @@ class Autosave(Section):
     keep_hourly: Count = Field(24, description="Number of hours to keep one sweep's snapshot of.", examples=[48])
 
 
+class Prompts(Section):
+    """The versions of prompt templates. Each change is a snapshot of `prompts/templates/` alone."""
+
+    debounce: Delay = Field(
+        2.0,
+        description="Time without another change after which changed templates are saved; never longer than ten times "
+        "this after the first change.",
+        examples=["500ms"],
+    )
+    keep_last: Count = Field(100, description="Number of the latest versions to keep.", examples=[1000])
+    keep_daily: Count | None = Field(30, description="Number of days to keep the last version of.", examples=[90])
+    keep_weekly: Count | None = Field(26, description="Number of weeks to keep the last version of.", examples=[52])
+    keep_within: Interval | None = Field(None, description="Keep every version younger than this.", examples=["90d"])
+
+
 class Backup(Section):
     """The snapshot repository and what it keeps. `backup_count`, at the top, is keep-last."""
 
@@ -220,11 +235,34 @@ class Limits(WaterMarks):
 class VectorDb(Section):
     """The care of vector collections."""
 
-    optimize_schedule: Schedule = Field(7 * DAY, description="When to look for work.", examples=["0 4 * * sat"])
+    metadata_interval: Interval = Field(
+        HOUR,
+        description="Time between two looks at the collections, which keep `vector_db/metadata/`.",
+        examples=["15m"],
+    )
+    optimize_schedule: Schedule = Field(
+        7 * DAY, description="When to look for collections to optimise.", examples=["0 4 * * sat"]
+    )
     optimize_when: PartOfDisk = Field(
         Share(percent=25), description="Reclaimable part of a collection from which it is optimised.", examples=["10%"]
     )
-    extra_roots: Paths = Field((), description="More directories with collections.", examples=[["/srv/vectors"]])
+    keep_versions: Interval = Field(
+        HOUR,
+        description="Time for which an old version of a Lance table stays after a newer one has replaced it: who reads "
+        "it must have finished by then.",
+        examples=["1d"],
+    )
+    keep_snapshots: Interval = Field(
+        7 * DAY,
+        description="Time for which the snapshot of a collection before it was optimised is kept.",
+        examples=["2d"],
+    )
+    extra_roots: Paths = Field(
+        (),
+        description="Directories outside the root with collections: in backups, measured and listed, and not touched "
+        "unless `vectors optimize` names one.",
+        examples=[["/srv/vectors"]],
+    )
 
 
 class Migration(Section):

@@ -17,11 +17,13 @@ from symbiont_datad.fsops.cells import Cell, cells
 from symbiont_datad.fsops.lock import holder
 from symbiont_datad.fsops.root import Tree, resolve
 from symbiont_datad.ledger import Ledger, LedgerError, Row, Run, SpacePoint, UsagePoint
-from symbiont_datad.report import Finding
+from symbiont_datad.ledger_prompts import Executions
+from symbiont_datad.report import CacheUse, Finding
 from symbiont_datad.retention.forecast import LOOKS_BACK_S, Forecast, forecast
 
 _STATE = "status.json"
 _DAY_S = 86400.0
+_DAYS = 7
 _HEALED_S = 7 * _DAY_S
 
 HEALING = ("context_restored", "context_converted", "context_quarantined")
@@ -55,6 +57,9 @@ class Status:
     actions_today: Mapping[str, int]
     findings: tuple[tuple[Finding, float], ...]
     ledger_problem: str = ""
+    executions: tuple[Executions, ...] = ()
+    """Of the newest seven days that there are any of, by day and template."""
+    cache_use: tuple[CacheUse, ...] = ()
     full: Forecast | None = None
     """When the disk will be full."""
     out_of_inodes: Forecast | None = None
@@ -93,6 +98,8 @@ def collect(root: str, daemon_dir: Path) -> Status:
                 full=full,
                 out_of_inodes=out_of_inodes,
                 healed=tuple(reversed(ledger.actions(since=now - _HEALED_S, kinds=HEALING))),
+                executions=tuple(ledger.last_executions(_DAYS)),
+                cache_use=tuple(ledger.cache_use()),
             )
     except LedgerError as error:
         return replace(empty, ledger_problem=str(error))

@@ -15,21 +15,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from json import dumps
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from symbiont_datad import events
-from symbiont_datad.errors import ExitCode, Locked, SettingsError, TreeHeld, UnsafePath
+from symbiont_datad.errors import ExitCode, Locked, SettingsError, TreeHeld
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.lock import DirectoryLock, hold
-from symbiont_datad.fsops.write import append_line
 from symbiont_datad.guard.guard import Guard, GuardSettings, Report
 from symbiont_datad.guard.space import SpaceWatch, Watched
+from symbiont_datad.jobs.audit import audit_log
 from symbiont_datad.jobs.context import Progress, job_settings
 from symbiont_datad.jobs.runner import Child
 from symbiont_datad.jobs.secrets import check_secrets
-from symbiont_datad.layout import Category
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Health, JobReport, Outcome
@@ -49,7 +47,11 @@ _CHILD_GRACE_S = 3.0
 _RETRY_S = 600.0
 """So long after a failed run of a heavy job it is tried again, if its timetable has it later: a repository that is away
 may be back soon."""
-_HEAVY = ("backup", "verify")
+_HEAVY = ("backup", "verify", "optimize")
+_SOON = ("templates",)
+"""Jobs without a timetable: an event asks for them."""
+_AGAIN_S = 2.0
+"""So much later such a job runs that could not, because a sweep was just doing its work."""
 
 
 class Supervisor:
@@ -93,20 +95,22 @@ class Supervisor:
         stack.callback(self._close_ledger)
         self._open_ledger()
         self._recorder = stack.enter_context(_recorder(lambda: self._ledger))
-        events.send_security_events_to(self._audit)
+        events.send_security_events_to(audit_log(lambda: self._jobs.layout))
         stack.callback(events.send_security_events_to, None)
         self._root_lock = DirectoryLock(root, f"{root} is kept by another daemon")
         stack.callback(self._root_lock.release)
-        self._guard = Guard(self._jobs.layout, _guard_settings(self._settings), self._recorder, self._lock_root)
+        self._guard = Guard(
+            self._jobs.layout, _guard_settings(self._settings), self._recorder, self._lock_root, self._on_save
+        )
         with suppress(TreeHeld):  # the guard says so, and makes the tree when it may
             self._guard.create_tree()
             self._root_lock.take()
         stack.callback(self._write_state, final=True)
+        self._schedule = Schedule(self._run_job)
         with short_slices():
             self._guard.start()
         stack.callback(self._guard.stop)
         self._space = SpaceWatch(self._watched(), self._recorder, self._make_room)
-        self._schedule = Schedule(self._run_job)
         stack.callback(self._space.stop)
         stack.callback(self._end_jobs)
         for job in self._schedule.start(_timetables(self._settings), self._last_successes()):
@@ -140,6 +144,9 @@ class Supervisor:
 
     def _close_ledger(self) -> None:
         self._ledger.close()
+
+    def _on_save(self) -> None:
+        self._schedule.soon("templates", self._settings.prompts.debounce)
 
     def _lock_root(self) -> None:
         with suppress(Locked, OSError):
@@ -218,14 +225,22 @@ class Supervisor:
     def _run_job(self, name: str) -> None:
         """Called by the schedule in a thread of its own."""
         report = self._report_of(name)
-        if report is None or self._is_stopping():  # it was asked to end, and did not have to leave a report
+        if self._is_stopping():  # it was asked to end, and did not have to leave a report
+            return
+        if report is None:
+            if name in _SOON:
+                self._schedule.soon(name, _AGAIN_S)
             return
         if report.outcome is Outcome.FAILED:
             self._failing[name] = report.message
             if name in _HEAVY:
                 self._schedule.retry(name, _RETRY_S)
+            elif name in _SOON:
+                self._schedule.soon(name, _RETRY_S)
         else:
             self._failing.pop(name, None)
+            if name == "optimize" and report.counts.get("later"):
+                self._schedule.retry(name, self._jobs.vectors.keep_versions_s + _RETRY_S)
         self._write_state()
 
     def _make_room(self, name: str) -> JobReport | None:
@@ -313,15 +328,6 @@ class Supervisor:
         with suppress(OSError):
             write_state(self._jobs.daemon_dir, state)
 
-    def _audit(self, entry: "Mapping[str, object]") -> None:
-        """Append a security event to `logs/audit/security.log`; what can't be written is in the daemon's log anyhow."""
-        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        line = dumps({"timestamp": at, **entry}, default=str).encode() + b"\n"
-        with suppress(OSError, UnsafePath):
-            layout = self._jobs.layout
-            with layout.tree.directory(layout.path_of(Category.LOGS, "audit")) as fd:
-                append_line(fd, "security.log", line)
-
     # Signals
 
     @contextmanager
@@ -403,12 +409,17 @@ def _guard_settings(settings: "Settings") -> GuardSettings:
 
 def _timetables(settings: "Settings") -> tuple[Timetable, ...]:
     jitter = settings.schedule.jitter
-    heavy: dict[str, float | str] = {"backup": settings.backup.schedule, "verify": settings.backup.verify_schedule}
+    heavy: dict[str, float | str] = {
+        "backup": settings.backup.schedule,
+        "verify": settings.backup.verify_schedule,
+        "optimize": settings.vector_db.optimize_schedule,
+    }
     return (
         Timetable("sweep", settings.auto_save_interval, jitter_s=jitter),
         Timetable("rotate", settings.schedule.rotation_interval, jitter_s=jitter),
         Timetable("clean", settings.schedule.retention_interval, jitter_s=jitter),
         Timetable("usage", settings.schedule.usage_interval, jitter_s=jitter),
+        Timetable("vectors", settings.vector_db.metadata_interval, jitter_s=jitter),
         *(
             Timetable(name, None, when, jitter, heavy=True)
             if isinstance(when, str)

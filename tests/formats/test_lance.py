@@ -12,7 +12,19 @@ from typing import Any
 
 import pytest
 
-from symbiont_datad.formats.lance import VERSIONS, is_dataset, is_manifest, needed, reading_order, vanished
+from symbiont_datad.formats.lance import (
+    VERSIONS,
+    Summary,
+    is_dataset,
+    is_manifest,
+    needed,
+    reading_order,
+    summary,
+    superseded,
+    tagged,
+    vanished,
+    version_of,
+)
 
 NEWEST = b"18446744073709551610.manifest"  # versions count down
 OLDER = b"18446744073709551611.manifest"
@@ -129,6 +141,45 @@ def test_a_manifest_tells_what_its_version_needs() -> None:
     } == needed(content)
     assert {DIRECTORY} == needed(manifest(indices=INDEX))
     assert frozenset() == needed(manifest())
+
+
+def test_a_manifest_tells_what_its_version_holds() -> None:
+    """Rows less the deleted ones, fragments, the dimension of the first vectors, the time, and whether it borrows."""
+    content = manifest(
+        (1, message((2, b"id"), (5, b"string"))),
+        (1, message((2, b"vector"), (5, b"fixed_size_list:float:384"))),
+        (1, message((2, b"other"), (5, b"fixed_size_list:double:3"))),
+        (2, message((2, message((1, b"a.lance"))), (3, message((4, 7))), (4, 100))),
+        (2, message((2, message((1, b"b.lance"))), (4, 5))),
+        (3, 12),
+        (7, message((1, 1_795_000_000), (2, 500_000_000))),
+    )
+    assert Summary(12, 98, 7, 2, 384, 1_795_000_000.5, False) == summary(content)
+    assert Summary(0, 0, 0, 0, None, 0.0, True) == summary(manifest((18, message((1, 1)))))
+    assert 0 == summary(manifest((2, message((3, message((4, 7))), (4, 5))))).rows
+    for broken in (b"", b"LANC", content[:-1]):
+        with pytest.raises(ValueError):  # noqa: PT011
+            summary(broken)
+
+
+def test_versions_have_numbers_in_both_schemes() -> None:
+    """The newer names count down; detached versions have no number."""
+    assert [5, 4, 7, None] == [
+        version_of(name) for name in (NEWEST, OLDER, b"7.manifest", b"d9223372036854775809.manifest")
+    ]
+
+
+def test_superseded_versions_are_those_that_nobody_reads_any_more() -> None:
+    """What counts is when a newer one came, not the version's own age; the newest always stays."""
+    written = {1: 10.0, 2: 20.0, 5: 30.0}
+    assert [[], [1], [1, 2], [1, 2]] == [superseded(written, before) for before in (20.0, 20.1, 30.1, 1e9)]
+    assert [] == superseded({7: 1.0}, 1e9) == superseded({}, 1e9)
+
+
+def test_a_tag_names_a_version() -> None:
+    """Whatever else is in such a file names none."""
+    assert 3 == tagged(b'{"version": 3, "manifestSize": 100}')
+    assert [None] * 4 == [tagged(data) for data in (b"", b"{", b"[3]", b'{"version": "3"}')]
 
 
 def test_what_is_no_manifest_is_refused() -> None:

@@ -1,12 +1,23 @@
 """What the tests of snapshots share: the repository of some settings, and what its snapshots hold."""
 
 import os
+import time
 
 from symbiont_datad.jobs.context import JobSettings
-from symbiont_datad.jobs.repository import opened
+from symbiont_datad.jobs.repository import identity, opened
 from symbiont_datad.jobs.snapshots import Named, readable_snapshots
+from symbiont_datad.restic.crypto import Scrypt
 from symbiont_datad.restic.find import walk
+from symbiont_datad.restic.places import backend_at
+from symbiont_datad.restic.repository import create_repository
 from symbiont_datad.restic.tree import Node
+
+
+def cheap_repository(settings: JobSettings) -> JobSettings:
+    """Make the repository of some settings, with a key that costs little; hand the settings back."""
+    backend = backend_at(settings.repository.location, {})
+    create_repository(backend, "", identity(), time.time(), scrypt=Scrypt(1 << 10, 8, 1))
+    return settings
 
 
 def snapshots(settings: JobSettings, tag: str = "") -> list[Named]:

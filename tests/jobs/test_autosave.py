@@ -30,10 +30,10 @@ def sweep(settings: JobSettings) -> Ran:
 
 
 def test_state_and_templates_are_saved(settings: JobSettings) -> None:
-    """One snapshot, tagged `autosave`, of those and nothing else."""
+    """One snapshot, tagged `autosave`, of those and nothing else; and one of the templates alone."""
     ran = sweep(settings)
-    (one,) = snapshots(settings)
-    assert (Outcome.DONE, 1, ["autosave"]) == (ran.report.outcome, ran.report.counts["saved"], one[1].tags)
+    (one,) = snapshots(settings, "autosave")
+    assert (Outcome.DONE, 2, ["autosave"]) == (ran.report.outcome, ran.report.counts["saved"], one[1].tags)
     assert {"state/agents/a.json.gz", "prompts/templates/t.txt"} == set(held_by(settings, one))
 
 
@@ -58,6 +58,7 @@ def test_what_is_no_state_makes_none(settings: JobSettings) -> None:
 
 def test_after_a_backup_nothing_is_saved_twice(settings: JobSettings) -> None:
     """What the newest backup holds needs no autosave."""
+    run("templates", settings, now=time.time())
     run("backup", settings, now=time.time())
     assert [] == sweep(settings).told
     assert [] == snapshots(settings, "autosave")
@@ -76,7 +77,7 @@ def test_older_ones_are_forgotten(settings: JobSettings) -> None:
 def test_a_snapshot_that_is_gone_is_made_again(settings: JobSettings, tmp_path: Path) -> None:
     """Who removes the newest autosave gets another one at the next sweep."""
     sweep(settings)
-    ((name, _),) = snapshots(settings)
+    ((name, _),) = snapshots(settings, "autosave")
     (tmp_path / "backups/snapshots" / name).unlink()
     assert ["snapshot_created"] == sweep(settings).told
 

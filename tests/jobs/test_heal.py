@@ -19,10 +19,10 @@ from symbiont_datad.fsops.root import Tree
 from symbiont_datad.jobs import heal as healing
 from symbiont_datad.jobs import past
 from symbiont_datad.jobs import sweep as sweeping
-from symbiont_datad.jobs.autosave import Saved
 from symbiont_datad.jobs.context import JobSettings, StateSettings
 from symbiont_datad.jobs.repository import identity
 from symbiont_datad.jobs.repository import place as place_of
+from symbiont_datad.jobs.saving import Saved
 from symbiont_datad.report import Outcome, Severity
 from symbiont_datad.restic.crypto import Scrypt
 from symbiont_datad.restic.repository import create_repository

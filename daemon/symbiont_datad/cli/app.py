@@ -6,7 +6,21 @@ from typing import Annotated
 import typer
 
 import symbiont_datad
-from symbiont_datad.cli import config, events, history, jobs, key, repository, restore, run, snapshots, status, tree
+from symbiont_datad.cli import (
+    config,
+    events,
+    history,
+    jobs,
+    key,
+    repository,
+    restore,
+    run,
+    snapshots,
+    status,
+    templates,
+    tree,
+    vectors,
+)
 from symbiont_datad.cli.invocation import Invocation
 
 app = typer.Typer(
@@ -54,6 +68,8 @@ app.command()(jobs.verify)
 app.command()(jobs.prune)
 app.command()(history.versions)
 app.command()(history.diff)
+app.add_typer(templates.app)
+app.add_typer(vectors.app)
 app.add_typer(config.app)
 app.add_typer(repository.app)
 app.add_typer(key.app)

@@ -30,7 +30,7 @@ def events(
     from symbiont_datad.ledger import Ledger
 
     settings = invocation(ctx).load().settings
-    begin = _since(since) if since else 0.0
+    begin = point_in_time(since, "--since") if since else 0.0
     relative = _relative(path, str(settings.root_data_dir))
     with Ledger.for_reading(settings.daemon_dir / "ledger.db") as ledger:
         rows = ledger.actions(
@@ -74,8 +74,8 @@ def _held(root: str, path: str) -> "tuple[list[Cell], str]":
     return [cell for cell in found if holds(tree, cell, path)], found[-1].run if found else ""
 
 
-def _since(text: str) -> float:
-    """A duration before now, or a point in time, in seconds since the epoch."""
+def point_in_time(text: str, option: str) -> float:
+    """A duration before now, or a point in time, in seconds since the epoch. `option`: what the user gave it to."""
     from symbiont_datad.quantities import parse_duration
 
     try:
@@ -85,7 +85,7 @@ def _since(text: str) -> float:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise SettingsError(f"--since {text}: must be a duration (1d, 90m) or a time (2026-11-23T04:00Z)") from None
+        raise SettingsError(f"{option} {text}: must be a duration (1d, 90m) or a time (2026-11-23T04:00Z)") from None
     return when.timestamp() if when.tzinfo else when.replace(tzinfo=UTC).timestamp()
 
 

@@ -104,18 +104,19 @@ def diff(
 
 
 def _opened(ctx: typer.Context, path: str) -> "tuple[Repository, Tree, str]":
-    """The repository with its index, the tree, and the path relative to it."""
+    """The repository with its index, the tree (the data directory or a root beside it), and the path relative to it."""
+    from symbiont_datad.fsops.root import Tree
     from symbiont_datad.jobs.context import job_settings
     from symbiont_datad.jobs.repository import opened, told
-    from symbiont_datad.jobs.snapshots import relative_to
+    from symbiont_datad.jobs.snapshots import located
 
     show.quiet_log()
     settings = job_settings(invocation(ctx).load().settings)
-    wanted = relative_to(settings.layout.root, path)
+    root, wanted = located(settings.layout.root, settings.vectors.extra_roots, path)
     repository = opened(settings.repository)
     with told():
         repository.need_index()
-    return repository, settings.layout.tree, wanted
+    return repository, Tree(root), wanted
 
 
 class _Side(NamedTuple):

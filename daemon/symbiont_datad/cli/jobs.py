@@ -79,7 +79,7 @@ def prune(ctx: typer.Context, dry_run: DryRun = False, as_json: JsonLines = Fals
 
 def _kept(settings: "JobSettings", as_json: bool) -> show.Json:
     """What the settings keep, and why. Printed unless it is for JSON."""
-    from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP
+    from symbiont_datad.jobs.archiving import KINDS
     from symbiont_datad.jobs.forgetting import decided
     from symbiont_datad.jobs.repository import opened, told
     from symbiont_datad.jobs.snapshots import readable_snapshots
@@ -87,7 +87,7 @@ def _kept(settings: "JobSettings", as_json: bool) -> show.Json:
     repository = opened(settings.repository)
     with told():
         snapshots, _ = readable_snapshots(repository)
-    kept = [one for tag in (BACKUP, AUTOSAVE) for one in decided(settings.snapshots, snapshots, tag).keep]
+    kept = [one for tag in KINDS for one in decided(settings.snapshots, snapshots, tag).keep]
     if not as_json:
         rows = [
             (one.id[:8], show.short_time(one.snapshot.at.timestamp()), printable(",".join(one.snapshot.tags)),
@@ -133,6 +133,28 @@ def verify(
     _run("verify", ctx, False, as_json, streams=True, part="all" if read_data else part)
 
 
+def optimize(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME", help="Only these, whatever can be freed; else those where it pays.", show_default=False
+        ),
+    ] = None,
+    no_snapshot: Annotated[
+        bool, typer.Option("--no-snapshot", help="Make no snapshot before, where none can be made.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: JsonLines = False,
+) -> None:
+    """Give back the space that collections don't need, each after a snapshot of it.
+
+    Lance tables are compacted and lose old versions, SQLite databases are vacuumed, while others read them. Exit code 3
+    when one could not be optimised, with the reason.
+    """
+    _run("optimize", ctx, dry_run, as_json, streams=True, names=tuple(names or ()), no_snapshot=no_snapshot)
+
+
 def _run(
     name: str,
     ctx: typer.Context,
@@ -141,6 +163,8 @@ def _run(
     *,
     streams: bool = False,
     part: str = "",
+    names: tuple[str, ...] = (),
+    no_snapshot: bool = False,
     undo: str = "",
     more: "Callable[[JobSettings, bool], show.Json] | None" = None,
 ) -> None:
@@ -167,6 +191,8 @@ def _run(
             progress=progress,
             subset=part,
             undo=undo,
+            names=names,
+            no_snapshot=no_snapshot,
         )
         if not dry_run and ledger.path != settings.ledger_path:
             show.note(f"symbiont-datad: {settings.ledger_path}: can't be opened, so `events` won't tell of this run")

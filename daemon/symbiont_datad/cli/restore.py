@@ -57,7 +57,9 @@ def restore(
         bool, typer.Option("--in-place", help="Put it back where it was. What is there now moves to quarantine.")
     ] = False,
     host: Annotated[str | None, typer.Option(help="For `latest`: of this host.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="For `latest`: with this tag (backup, autosave).")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="For `latest`: with this tag (backup, autosave, templates).")
+    ] = None,
     no_lock: Annotated[
         bool, typer.Option("--no-lock", help="Write no lock: for a repository that can only be read.")
     ] = False,
@@ -70,25 +72,32 @@ def restore(
     """
     from symbiont_datad.jobs.context import job_settings
     from symbiont_datad.jobs.runner import open_ahead
+    from symbiont_datad.jobs.snapshots import located
 
     if (target is None) == (not in_place):
         raise SettingsError("where to? give one of --target DIR and --in-place")
     show.quiet_log()
     settings = job_settings(invocation(ctx).load().settings)
-    root = settings.layout.root
+    found = [located(settings.layout.root, settings.vectors.extra_roots, path) for path in paths or ()]
+    roots = {one for one, _ in found} or {settings.layout.root}
+    if len(roots) > 1:
+        raise SettingsError(f"paths in {' and '.join(map(printable, sorted(roots)))}: restore them one after the other")
+    (root,) = roots
+    beside = root != settings.layout.root
+    if beside and in_place:
+        raise SettingsError(f"{printable(root)}: is not in the data directory; --target restores from it")
     if target is not None:
         target = Path(os.path.abspath(os.path.expanduser(target)))
         _refuse_inside(target, settings)
     open_ahead(settings.repository)
     from symbiont_datad.jobs.repository import opened, told
     from symbiont_datad.jobs.restore import choose
-    from symbiont_datad.jobs.snapshots import relative_to
 
     repository = opened(settings.repository)
     with told(), ExitStack() as held:
         stop = held.enter_context(stoppable())
         lock = None if no_lock or dry_run else held.enter_context(_locked(repository, stop))
-        wanted = choose(repository, root, snapshot, [relative_to(root, path) for path in paths or ()], host, tag or ())
+        wanted = choose(repository, root, snapshot, [path for _, path in found], host, tag or (), beside=beside)
         if not wanted.whole and not wanted.paths:
             parts = ", ".join(printable(os.path.relpath(path, wanted.root)) for path in wanted.snapshot.paths)
             show.note(f"symbiont-datad: snapshot {wanted.id[:8]} has only {parts}; --tag backup is for all there is")

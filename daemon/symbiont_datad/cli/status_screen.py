@@ -1,13 +1,16 @@
 """The screen of `status`, and its JSON document."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
 
 from symbiont_datad.cli.show import event, finding, moment, on_terminal, short_time
-from symbiont_datad.quantities import format_duration, format_size
-from symbiont_datad.report import Severity, printable
+from symbiont_datad.ledger_prompts import Executions
+from symbiont_datad.quantities import format_duration, format_size, spell_duration
+from symbiont_datad.report import CacheUse, Severity, printable
+from symbiont_datad.retention.caching import freed_by_age, freed_by_size
 from symbiont_datad.retention.forecast import OUTSIDE, Forecast
 from symbiont_datad.status import Status
 
@@ -65,6 +68,27 @@ def document(found: Status) -> dict[str, Any]:
             }
             for run in found.runs.values()
         ],
+        "executions": [
+            {
+                "day": one.day,
+                "template": one.template or None,
+                "runs": one.runs,
+                "bytes": one.bytes,
+                "mean_latency_ms": round(one.latency_ms / one.timed, 3) if one.timed else None,
+                "slowest_ms": round(one.slowest_ms, 3) if one.timed else None,
+                "last_at": moment(one.last_at),
+            }
+            for one in found.executions
+        ],
+        "cache": [
+            {
+                "used_within_s": group.within_s if math.isfinite(group.within_s) else None,
+                "files": group.files,
+                "bytes": group.bytes,
+                "due_bytes": group.due_bytes,
+            }
+            for group in found.cache_use
+        ],
         "actions_today": dict(found.actions_today),
         "findings": [{**finding(one), "first_seen": moment(seen)} for one, seen in found.findings],
         "healed": [event(row) for row in found.healed],
@@ -100,6 +124,7 @@ def screen(found: Status, now: float) -> Iterator[str]:
         yield _color(f"  ! {warning}", "yellow")
     yield ""
     yield from _usage(found)
+    yield from _prompts(found)
     yield from _quarantine(found)
     yield from _jobs(found, now)
     yield from _findings(found, now)
@@ -138,6 +163,46 @@ def _usage(found: Status) -> Iterator[str]:
         yield f"free: {format_size(space.free_bytes)} of {format_size(space.total_bytes)} ({share:.0f} %){inodes}"
     yield from _forecasts(found)
     yield ""
+
+
+_MOST_USED = 5
+
+
+def _prompts(found: Status) -> Iterator[str]:
+    """Executed prompts of the last days by template, the most used first; and how the cache is used."""
+    by_template: dict[str, list[Executions]] = {}
+    for one in found.executions:
+        by_template.setdefault(one.template, []).append(one)
+    ordered = sorted(by_template.items(), key=lambda item: (-sum(one.runs for one in item[1]), item[0]))
+    if ordered:
+        yield f"{'template':<20}{'runs':>12}{'size':>12}{'mean':>10}{'slowest':>10}  since {found.executions[0].day}"
+    for template, days in ordered[:_MOST_USED]:
+        runs, size, timed = (sum(getattr(one, name) for one in days) for name in ("runs", "bytes", "timed"))
+        mean = format_duration(sum(one.latency_ms for one in days) / timed / 1000) if timed else "–"
+        slowest = format_duration(max(one.slowest_ms for one in days) / 1000) if timed else "–"
+        yield f"{(template or 'unknown')[:19]:<20}{runs:>12,}{format_size(size):>12}{mean:>10}{slowest:>10}"
+    if len(ordered) > _MOST_USED:
+        yield f"… and {len(ordered) - _MOST_USED} more"
+    yield from _cache(found.cache_use)
+    if ordered or found.cache_use:
+        yield ""
+
+
+def _cache(use: Sequence[CacheUse]) -> Iterator[str]:
+    files, size, due = (sum(getattr(one, name) for one in use) for name in ("files", "bytes", "due_bytes"))
+    if not files:
+        return
+    ages, freed, so_far = [], [], 0
+    for one in use:
+        so_far += one.files
+        if math.isfinite(one.within_s):
+            ages.append(f"{spell_duration(one.within_s)} {100 * so_far / files:.0f} %")
+            freed.append(f"{spell_duration(one.within_s)} {format_size(freed_by_age(use, one.within_s))}")
+    yield f"cache: {files:,} files, {format_size(size)}; used within {', '.join(ages)}"
+    half = f"max_bytes {format_size(size // 2)} {format_size(freed_by_size(use, size // 2))}"
+    yield f"  would free: max_age {', '.join(freed)}; {half}"
+    if due:
+        yield f"  {format_size(due)} go at the next run of retention"
 
 
 def _forecasts(found: Status) -> Iterator[str]:

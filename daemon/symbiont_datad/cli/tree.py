@@ -9,12 +9,14 @@ import typer
 
 from symbiont_datad.cli import show
 from symbiont_datad.cli.invocation import Invocation, invocation
-from symbiont_datad.errors import DatadError, ExitCode
+from symbiont_datad.errors import DatadError, ExitCode, UnsafePath
 from symbiont_datad.report import Finding, Outcome, Severity
 
 if TYPE_CHECKING:
     from symbiont_datad.guard.reconcile import Reconciliation
-    from symbiont_datad.jobs.context import JobSettings
+    from symbiont_datad.jobs.collections import Survey
+    from symbiont_datad.jobs.context import JobContext, JobSettings
+    from symbiont_datad.ledger import Ledger
     from symbiont_datad.settings import Settings
 
 _USER_FILE = "~/.symbiont/datad.toml"
@@ -56,7 +58,7 @@ def check(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: say what would be repaired.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Compare the tree, the agents' state and the audit archives with what they should be.
+    """Compare the tree, the agents' state, audit archives, prompts and collections with what they should be.
 
     Exit code 3 when something is left.
     """
@@ -74,7 +76,8 @@ def check(
                 writing.record(result.actions, time.time())
         state = run_here("sweep", settings, ledger, dry_run=True)
         audit = verify(settings, removed_by_rules(settings, ledger))
-    findings = [*result.failures, *state.findings, *audit]
+        further = _further(settings, ledger)
+    findings = [*result.failures, *state.findings, *audit, *further]
     if state.outcome is Outcome.FAILED:
         findings.append(Finding("unchecked", settings.layout.agents, Severity.WARNING, state.message))
     if as_json:
@@ -92,6 +95,32 @@ def check(
         _verdict(settings.layout.root, len(left.drifts), len(findings), fix)
     if left.drifts or any(finding.severity != "info" for finding in findings):
         raise typer.Exit(int(ExitCode.LEFT))
+
+
+def _further(settings: "JobSettings", ledger: "Ledger") -> "list[Finding]":
+    """What is to be said of prompts and collections."""
+    from symbiont_datad.jobs.collections import survey
+    from symbiont_datad.jobs.context import JobContext
+    from symbiont_datad.jobs.metadata import read_documents, stores_of
+    from symbiont_datad.jobs.prompt_check import prompt_findings
+    from symbiont_datad.layout import Category
+
+    context = JobContext(settings, ledger, 0, time.time(), dry_run=True)
+    metadata = settings.layout.path_of(Category.VECTOR_DB, "metadata")
+    try:
+        found = survey(context, stores_of(read_documents(settings.layout.tree, metadata).values()))
+        return [*prompt_findings(context), *found.findings, *_worth(context, found)]
+    except (OSError, UnsafePath):  # the root can't be reached: that is told of already
+        return []
+
+
+def _worth(context: "JobContext", found: "Survey") -> "list[Finding]":
+    """Collections of which enough could be freed."""
+    from symbiont_datad.jobs.optimization import plan
+
+    steps, _ = plan(found.collections, context.settings.vectors.optimize_when, (), context.now)
+    remedy = "`symbiont-datad vectors optimize` does it, and so does the daemon on its timetable"
+    return [Finding("collection_reclaimable", step.path, Severity.INFO, step.reason, remedy) for step in steps]
 
 
 def _verdict(root: str, drifts: int, findings: int, fix: bool) -> None:

@@ -6,7 +6,11 @@ manifests last (`rust/lance/src/dataset/cleanup.rs`), so a manifest that is ther
 `needed` tells what must be.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from struct import Struct
 from uuid import UUID
 
@@ -19,6 +23,7 @@ in `tree/`) at the data of the dataset that it branched from."""
 
 _FOOTER = Struct("<QHH4s")  # position of the manifest, version of the format, magic
 _LENGTH = Struct("<I")
+_LAST = 2**64 - 1
 
 
 def is_dataset(names: Collection[bytes]) -> bool:
@@ -51,13 +56,8 @@ def needed(manifest: bytes) -> frozenset[bytes]:
     a shallow clone refers to, are not there. Raises `ValueError` for what is no manifest that we understand. By lance
     `protos/table.proto`; numbers below are those of its fields.
     """
-    if len(manifest) < _FOOTER.size:
-        raise ValueError("too short for a manifest")
-    position, _, _, magic = _FOOTER.unpack(manifest[-_FOOTER.size :])
-    if magic != b"LANC":
-        raise ValueError("not a manifest")
     paths = set[bytes]()
-    for number, value in _fields(_message(manifest, position)):
+    for number, value in _fields(_body(manifest)):
         if number == 2:
             paths.update(_of_fragment(_bytes(value)))
         elif number == 6:
@@ -65,6 +65,98 @@ def needed(manifest: bytes) -> frozenset[bytes]:
                 if kind == 1:
                     paths.update(_of_index(_bytes(index)))
     return frozenset(paths)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a version holds. `rows` are those that are not deleted; `deleted` ones still take room in `fragments` files.
+
+    `dimension` is that of the first column of vectors, None when there is none. `written_at` in seconds since the
+    epoch. `borrows`: some of its files are those of another dataset.
+    """
+
+    version: int
+    rows: int
+    deleted: int
+    fragments: int
+    dimension: int | None
+    written_at: float
+    borrows: bool
+
+
+def summary(manifest: bytes) -> Summary:
+    """What a version's manifest tells. Raises `ValueError` for what is no manifest that we understand."""
+    version = physical = deleted = fragments = 0
+    dimension: int | None = None
+    written_at = 0.0
+    borrows = False
+    for number, value in _fields(_body(manifest)):
+        if number == 1 and dimension is None:
+            dimension = _dimension(_bytes(value))
+        elif number == 2:
+            fragments += 1
+            for kind, inner in _fields(_bytes(value)):
+                if kind == 4:
+                    physical += _int(inner)
+                elif kind == 3:
+                    deleted += _int(dict(_fields(_bytes(inner))).get(4, 0))
+        elif number == 3:
+            version = _int(value)
+        elif number == 7:
+            moment = dict(_fields(_bytes(value)))
+            written_at = _int(moment.get(1, 0)) + _int(moment.get(2, 0)) / 1e9
+        elif number == 18:
+            borrows = True
+    return Summary(version, max(physical - deleted, 0), deleted, fragments, dimension, written_at, borrows)
+
+
+_VECTOR = re.compile(rb"fixed_size_list:(?:lance\.bfloat16|halffloat|float|double|u?int8):(\d{1,9})")
+
+
+def _dimension(field: bytes) -> int | None:
+    found = _VECTOR.fullmatch(_bytes(dict(_fields(field)).get(5, b"")))
+    return int(found[1]) if found else None
+
+
+def version_of(name: bytes) -> int | None:
+    """The number of a version by the name of its manifest, in either scheme; None for a detached one.
+
+    The newer scheme counts down, so that the newest comes first in a listing (`rust/lance-table/src/io/commit.rs`).
+    """
+    digits = name.removesuffix(b".manifest")
+    if not digits.isdigit():
+        return None
+    return _LAST - int(digits) if len(digits) == 20 else int(digits)
+
+
+def superseded(written: Mapping[int, float], before: float) -> list[int]:
+    """Of versions with the times at which they were written, those that a newer one replaced before a time.
+
+    A version is read as long as it is the newest, and for a while longer by who opened it then: its own age says
+    nothing. The newest is never among them.
+    """
+    numbers = sorted(written)
+    return [number for number, newer in pairwise(numbers) if written[newer] < before]
+
+
+def tagged(tag: bytes) -> int | None:
+    """The version that a tag (the content of `_refs/tags/NAME.json`) names; None when it is no tag."""
+    try:
+        found = json.loads(tag)
+    except (ValueError, RecursionError):
+        return None
+    version = found.get("version") if isinstance(found, dict) else None
+    return version if isinstance(version, int) else None
+
+
+def _body(manifest: bytes) -> bytes:
+    """The message of a manifest's file."""
+    if len(manifest) < _FOOTER.size:
+        raise ValueError("too short for a manifest")
+    position, _, _, magic = _FOOTER.unpack(manifest[-_FOOTER.size :])
+    if magic != b"LANC":
+        raise ValueError("not a manifest")
+    return _message(manifest, position)
 
 
 def _of_fragment(fragment: bytes) -> Iterator[bytes]:

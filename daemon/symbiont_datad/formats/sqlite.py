@@ -85,20 +85,30 @@ def consistent_copy(dir_fd: int, name: bytes, scratch: str | Path, *, timeout_s:
     Raises `NotCopied` when the database is damaged, locked, gone, or no regular file; `OSError` when `scratch` can't
     be used.
     """
+    with whole_copy(dir_fd, name, scratch, timeout_s=timeout_s) as copy:
+        try:
+            fd = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotCopied(f"it can't be copied: {error.strerror or error}") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def whole_copy(dir_fd: int, name: bytes, scratch: str | Path, *, timeout_s: float = 30.0) -> Iterator[Path]:
+    """The same copy as a file that is there while the block runs, so that SQLite can open it by its path."""
     deadline = time.monotonic() + timeout_s
     with tempfile.TemporaryDirectory(prefix="sqlite-", dir=scratch) as private:
         try:
             copy = _freeze(dir_fd, name, Path(private), deadline)
             _check(copy)
-            fd = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise NotCopied(f"it can't be copied: {error.strerror or error}") from error
         except sqlite3.Error as error:
             raise NotCopied(f"SQLite can't copy it: {error}") from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+        yield copy
 
 
 def _freeze(dir_fd: int, name: bytes, private: Path, deadline: float) -> Path:

@@ -12,6 +12,7 @@ from symbiont_datad.guard import watch
 from symbiont_datad.guard.backoff import Backoff
 from symbiont_datad.guard.hints import PARENT, Batch, Hints
 from symbiont_datad.guard.reconcile import Reconciliation, reconcile
+from symbiont_datad.guard.saves import Saves
 from symbiont_datad.guard.scope import EVERYTHING, Scope, covers
 from symbiont_datad.layout import Layout
 from symbiont_datad.report import Action, Finding, Severity, printable
@@ -45,16 +46,23 @@ Tell = Callable[[Report], None]
 class Guard:
     """Keeps the layout. `tell` gets a report of everything that it does and must return at once.
 
-    `on_root` is called, in the guard's thread, whenever the root may be another directory than it was.
+    `on_root` is called, in the guard's thread, whenever the root may be another directory than it was; `on_save`, in
+    any thread, whenever a file may have been saved in one of the layout's `saves`, and must return at once.
     """
 
     def __init__(
-        self, layout: Layout, settings: GuardSettings, tell: Tell, on_root: Callable[[], None] = lambda: None
+        self,
+        layout: Layout,
+        settings: GuardSettings,
+        tell: Tell,
+        on_root: Callable[[], None] = lambda: None,
+        on_save: Callable[[], None] = lambda: None,
     ) -> None:
         self._wanted = layout, settings
         self._layout, self._settings = self._wanted
         self._tell = tell
         self._on_root = on_root
+        self._saves = Saves(layout.saves, on_save)
         self._hints = Hints()
         self._backoff = Backoff(settings.backoff_after)
         self._watcher: watch.Watcher | None = None
@@ -85,7 +93,7 @@ class Guard:
 
     def start(self) -> None:
         """Watch, and run the loop in a thread of its own."""
-        self._follow(_unwatched(self._layout, (), everything=True))
+        self._follow(self._unwatched((), everything=True))
         self._next_scan = time.monotonic()
         self._start_thread()
 
@@ -198,6 +206,7 @@ class Guard:
             self._watcher.stop()
             self._watcher = None
         self._layout, self._settings = layout, settings
+        self._saves.places = layout.saves
         self._backoff.limit = settings.backoff_after
 
     def _keep(self, scope: Scope, *, rewatch: bool) -> None:
@@ -217,9 +226,11 @@ class Guard:
             self._release()
             self._report(result, scope)
             new = (*result.appeared, *(path for path, deep in scope.items() if deep))
-            scope = dict.fromkeys(self._follow(_unwatched(self._layout, new, everything=rewatch)), True)
+            scope = dict.fromkeys(self._follow(self._unwatched(new, everything=rewatch)), True)
             if not scope:
                 return
+            if any(map(self._saves.cover, scope)):  # files may lie there since before the watch
+                self._saves.tell()
             rewatch = False
 
     def _allow(self, path: str) -> bool:
@@ -239,13 +250,28 @@ class Guard:
 
     # Watching
 
+    def _unwatched(self, new: Iterable[str], *, everything: bool) -> list[str]:
+        """The directories whose watches may have ended: all, or those at and below the `new` directories."""
+        layout, tree = self._layout, self._layout.tree
+        if everything:
+            return [PARENT, *layout.watched, *self._saves.directories(tree)]
+        prefixes = set(new)
+        found = [
+            path
+            for path in layout.watched
+            if any(not new_path or path == new_path or path.startswith(new_path + "/") for new_path in prefixes)
+        ]
+        return found + [path for new_path in sorted(prefixes) for path in self._saves.directories(tree, new_path)]
+
     def _follow(self, paths: list[str]) -> list[str]:
         """Watch these directories; hand back those that were not watched before and may hold anything by now."""
         if not paths:
             return []
         try:
             if self._watcher is None:
-                self._watcher = watch.start(self._settings.watch, self._layout.tree, self._hints, self._settle)
+                self._watcher = watch.start(
+                    self._settings.watch, self._layout.tree, self._hints, self._settle, self._saves
+                )
             followed = self._watcher.follow(paths) if self._watcher is not None else watch.Followed()
         except (OSError, RuntimeError) as error:  # no more inotify instances, no more threads
             followed = watch.Followed(failed=dict.fromkeys(paths, error))
@@ -307,18 +333,6 @@ class Guard:
                 self._tell(Report(event, {"path": failure.path, "reason": failure.detail}))
         elsewhere = {key: text for key, text in self._complaints.items() if not covers(scope, self._layout, key[1])}
         self._complaints = elsewhere | {(failure.kind, failure.path): failure.detail for failure in failures}
-
-
-def _unwatched(layout: Layout, new: Iterable[str], *, everything: bool) -> list[str]:
-    """The directories whose watches may have ended: all, or those at and below the `new` directories."""
-    if everything:
-        return [PARENT, *layout.watched]
-    prefixes = set(new)
-    return [
-        path
-        for path in layout.watched
-        if any(not new_path or path == new_path or path.startswith(new_path + "/") for new_path in prefixes)
-    ]
 
 
 def _watch_advice(error: OSError | RuntimeError) -> str:

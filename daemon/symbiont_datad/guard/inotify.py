@@ -26,6 +26,7 @@ from watchdog.observers.inotify_c import (
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.guard.hints import PARENT, Hints
+from symbiont_datad.guard.saves import Saves
 from symbiont_datad.guard.watch import Followed, follow_each
 
 _CHANGES = Mask(
@@ -38,6 +39,8 @@ _CHANGES = Mask(
     | InotifyConstants.IN_MOVE_SELF
     | InotifyConstants.IN_ONLYDIR
 )
+_SAVES = Mask(_CHANGES | InotifyConstants.IN_CLOSE_WRITE)
+"""Where saves matter: the end of a write, too. Nothing is told while somebody writes, or of who only reads."""
 _RENAME_S = 1e-4
 """A rename tells of itself while it holds the directory's lock. Who goes to work at once on the same processor stops it
 halfway, waits for that lock, and has by then used up its turn: the repair comes 2 ms later, not 0.3 ms."""
@@ -53,6 +56,8 @@ class _Watch:
     root_name: bytes
     hints: Hints
     identity: tuple[int, int]
+    saves: Saves | None = None
+    """Who is told of saves here; None where nobody is."""
     descriptor: WatchDescriptor = WatchDescriptor(-1)  # noqa: RUF009  # a NewType of int
     live: bool = True
 
@@ -62,6 +67,8 @@ class _Watch:
 
     def on_event(self, event: InotifyEvent) -> None:
         """A change in the directory, or (without a name) of the directory itself."""
+        if self.saves is not None and event.name and not event.mask & InotifyConstants.IN_ATTRIB:
+            self.saves.tell()
         if not event.name:
             self.hints.add("" if self.path == PARENT else self.path, wake=False)
         elif self.path == PARENT:
@@ -102,9 +109,10 @@ class _Reader(InotifyFD):
 class InotifyWatcher:
     """inotify, through watchdog's reading thread."""
 
-    def __init__(self, tree: Tree, hints: Hints, settle: Callable[[], None]) -> None:
+    def __init__(self, tree: Tree, hints: Hints, settle: Callable[[], None], saves: Saves) -> None:
         self._tree = tree
         self._hints = hints
+        self._saves = saves
         self._watches: dict[str, _Watch] = {}
         self._inotify = _Reader(settle)
         self._inotify.start()
@@ -128,10 +136,11 @@ class InotifyWatcher:
         return True
 
     def _add(self, path: str, fd: int, identity: tuple[int, int]) -> _Watch:
-        watch = _Watch(path, os.fsencode(self._tree.name), self._hints, identity)
+        saves = self._saves if self._saves.cover(path) else None
+        watch = _Watch(path, os.fsencode(self._tree.name), self._hints, identity, saves)
         pinned_path = b"/proc/self/fd/%d" % fd
         try:
-            watch.descriptor = self._inotify.add_callback(pinned_path, _CHANGES, watch, watch.key)
+            watch.descriptor = self._inotify.add_callback(pinned_path, _SAVES if saves else _CHANGES, watch, watch.key)
         except FileNotFoundError:
             raise OSError(errno.ENOSYS, "/proc is not mounted") from None
         if (

@@ -16,15 +16,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from watchdog.events import DirCreatedEvent, DirMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    EVENT_TYPE_CLOSED_NO_WRITE,
+    EVENT_TYPE_OPENED,
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.guard.hints import PARENT, Hints
+from symbiont_datad.guard.saves import Saves
 
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 _POLL_S = 1.0
+_READING = (EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +60,22 @@ class Watcher(Protocol):
         """End the threads."""
 
 
-def start(kind: str, tree: Tree, hints: Hints, settle: Callable[[], None] | None = None) -> Watcher | None:
+def start(
+    kind: str, tree: Tree, hints: Hints, settle: Callable[[], None] | None = None, saves: Saves | None = None
+) -> Watcher | None:
     """A watcher of the `kind` that the settings name: `auto`, `polling` or `off` (None). Raises OSError.
 
     A watcher may call `settle` in its own thread when it has given hints, instead of waking another thread for them.
+    In the directories that `saves` cover, it tells of files too.
     """
+    saves = saves or Saves()
     if kind == "off":
         return None
     if kind == "auto" and sys.platform == "linux":
         from symbiont_datad.guard.inotify import InotifyWatcher
 
-        return InotifyWatcher(tree, hints, settle or hints.wake_for_hints)
-    return ObserverWatcher(tree, hints, polling=kind == "polling")
+        return InotifyWatcher(tree, hints, settle or hints.wake_for_hints, saves)
+    return ObserverWatcher(tree, hints, saves, polling=kind == "polling")
 
 
 def follow_each(paths: Iterable[str], follow: Callable[[str], bool]) -> Followed:
@@ -82,11 +95,15 @@ def follow_each(paths: Iterable[str], follow: Callable[[str], bool]) -> Followed
 class _Handler(FileSystemEventHandler):
     """Turns an observer's events into hints."""
 
-    def __init__(self, tree: Tree, hints: Hints) -> None:
+    def __init__(self, tree: Tree, hints: Hints, saves: Saves) -> None:
         self._tree = tree
         self._hints = hints
+        self._saves = saves
 
     def on_any_event(self, event: FileSystemEvent) -> None:
+        above = os.path.dirname(os.fsdecode(event.dest_path or event.src_path))
+        if event.event_type not in _READING and self._saves.cover(os.path.relpath(above, self._tree.path)):
+            self._saves.tell()
         if not event.is_directory:
             return
         appeared = isinstance(event, DirCreatedEvent | DirMovedEvent)
@@ -101,12 +118,12 @@ class _Handler(FileSystemEventHandler):
 class ObserverWatcher:
     """Any of watchdog's observers: FSEvents on macOS, or polling, which works on every file system."""
 
-    def __init__(self, tree: Tree, hints: Hints, *, polling: bool) -> None:
+    def __init__(self, tree: Tree, hints: Hints, saves: Saves, *, polling: bool) -> None:
         from watchdog.observers import Observer
         from watchdog.observers.polling import PollingObserverVFS
 
         self._tree = tree
-        self._handler = _Handler(tree, hints)
+        self._handler = _Handler(tree, hints, saves)
         self._hints = hints
         self._watches: dict[str, tuple[ObservedWatch, int]] = {}
         self._observer: BaseObserver = (

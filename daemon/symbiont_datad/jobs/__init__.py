@@ -41,6 +41,7 @@ JOBS: Mapping[str, Job] = {
             "symbiont_datad.jobs.sweep",
             "checks changed state files, heals contexts, rotates the runtime's backups, saves a snapshot",
         ),
+        Job("templates", "symbiont_datad.jobs.templates", "saves the prompt templates that changed, as versions"),
         Job("rotate", "symbiont_datad.jobs.rotate", "rotates the logs that are due, removes their old archives"),
         Job("clean", "symbiont_datad.jobs.clean", "removes what the retention rules say"),
         Job("relieve", "symbiont_datad.jobs.relieve", "makes room when the disk is nearly full"),
@@ -58,6 +59,8 @@ JOBS: Mapping[str, Job] = {
             opens=True,
         ),
         Job("prune", "symbiont_datad.jobs.prune", "forgets what the policy does not keep, frees space", opens=True),
+        Job("vectors", "symbiont_datad.jobs.vectors", "looks at the vector collections, keeps what is known of them"),
+        Job("optimize", "symbiont_datad.jobs.optimize", "gives back the space that vector collections don't need"),
         Job("usage", "symbiont_datad.jobs.usage", "measures the tree, keeps the modes of files"),
     )
 }

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from symbiont_datad import __version__
 from symbiont_datad.errors import Unusable
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.mount import mounts_below
-from symbiont_datad.fsops.root import QUARANTINE, readable
+from symbiont_datad.fsops.root import QUARANTINE, Tree, readable
 from symbiont_datad.jobs import repository as ours
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.live import LiveFiles
@@ -30,11 +30,19 @@ from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.writer import Added, Writer
 
-BACKUP, AUTOSAVE, INCOMPLETE = "backup", "autosave", "incomplete"
-"""Tags: the two kinds of our snapshots, and those in which something is missing or torn."""
+BACKUP, AUTOSAVE, TEMPLATES, OPTIMIZE, INCOMPLETE = "backup", "autosave", "templates", "optimize", "incomplete"
+"""Tags: the kinds of our snapshots, and those in which something is missing or torn."""
 
-JOB_OF = {BACKUP: "backup", AUTOSAVE: "sweep"}
+KINDS = (BACKUP, AUTOSAVE, TEMPLATES, OPTIMIZE)
+"""All kinds, each with a keep rule of its own: of everything; of state and templates; of templates; of one collection
+before it is optimised."""
+
+JOB_OF = {BACKUP: "backup", AUTOSAVE: "sweep", TEMPLATES: "templates", OPTIMIZE: "optimize"}
 """The job that makes the snapshots of a kind."""
+
+_PARENTS = {TEMPLATES: (TEMPLATES,), OPTIMIZE: (BACKUP, OPTIMIZE)}
+"""Kinds that are not compared with the newest backup and autosave. A template's version that only an autosave has goes
+with it, so it is none for the others."""
 
 _FINDINGS = 20
 """Files of each kind that are told of by name."""
@@ -65,12 +73,14 @@ def take(
     lock: HeldLock | None,
     *,
     unless_unchanged: bool = False,
+    same: Callable[[Archived, Snapshot], bool] = lambda archived, _: archived.unchanged,
 ) -> Taken:
-    """Make a snapshot of the directories at `paths` (relative to the root; those that are not there are left out).
+    """Make a snapshot of the directories at `paths`; those that are not there are left out.
 
-    `snapshots` are all there are. `lock` is the one on the repository, which may be an eager one; None in a rehearsal,
-    which saves and remembers nothing. With `unless_unchanged` nothing is saved when nothing differs from the newest
-    snapshot. Raises the errors of `restic`, OSError or UnsafePath.
+    They are relative to the root, or absolute for a directory beside it. `snapshots` are all there are. `lock` is the
+    one on the repository, which may be an eager one; None in a rehearsal, which saves and remembers nothing. With
+    `unless_unchanged` nothing is saved when nothing differs from the newest snapshot, or what differs makes no
+    difference by `same`. Raises the errors of `restic`, OSError or UnsafePath.
     """
     layout = context.layout
 
@@ -82,14 +92,14 @@ def take(
     # Beside a rehearsal, which holds no lock of the job's, the job itself may be at work.
     scratch = context.settings.daemon_dir / _SCRATCH / (tag if lock is not None else f"rehearsal-{os.getpid()}")
     identity = ours.identity()
-    targets = tuple(os.fsencode(f"{layout.root}/{path}" if path else layout.root) for path in paths)
+    targets = tuple(os.fsencode(os.path.join(layout.root, path) if path else layout.root) for path in paths)
     options = Options(
         identity,
         program=f"symbiont-datad {__version__}",
         tags=(tag,),
         omit=frozenset([os.fsencode(f"{layout.root}/{QUARANTINE}")]),
-        hollow=_hollow(context),
-        parents=_parents(snapshots, identity.hostname, targets),
+        hollow=_hollow(context, paths),
+        parents=_parents(snapshots, identity.hostname, targets, _PARENTS.get(tag, (BACKUP, AUTOSAVE))),
         live=LiveFiles(scratch),
         stopping=stopping,
     )
@@ -110,7 +120,7 @@ def take(
     name = ""
     if lock is not None:
         lock.check()
-        if not (unless_unchanged and archived.unchanged and options.parents):
+        if not (unless_unchanged and options.parents and same(archived, options.parents[0][1])):
             name = repository.save_snapshot(snapshot)
         ours.remember(context.settings, repository, tag, memory)
     return Taken(name, snapshot, archived, writer.added)
@@ -129,29 +139,34 @@ def _held(
     """The targets that are there, each with a readable descriptor that stays open until `held` is closed."""
     for path, target in zip(paths, targets, strict=True):
         try:
-            yield target, held.enter_context(readable(".", held.enter_context(context.layout.tree.directory(path))))
+            beside = path.startswith("/")
+            opened = Tree(path).root() if beside else context.layout.tree.directory(path)
+            yield target, held.enter_context(readable(".", held.enter_context(opened)))
         except (FileNotFoundError, NotADirectoryError):
             if not path:
                 raise
 
 
-def _hollow(context: JobContext) -> frozenset[bytes]:
+def _hollow(context: JobContext, paths: Sequence[str]) -> frozenset[bytes]:
     """Directories that are kept without what is in them: caches, unless asked for, and other file systems."""
     layout = context.layout
-    hollow = set(mounts_below(layout.root))
+    roots = [layout.root, *(path for path in paths if path.startswith("/"))]
+    hollow = {f"{root}/{path}" for root in roots for path in mounts_below(root)}
     if not context.settings.snapshots.include_caches:
-        hollow.add(layout.path_of(Category.PROMPTS, "cache"))
-    return frozenset(os.fsencode(f"{layout.root}/{path}") for path in hollow)
+        hollow.add(f"{layout.root}/{layout.path_of(Category.PROMPTS, 'cache')}")
+    return frozenset(map(os.fsencode, hollow))
 
 
-def _parents(snapshots: Sequence[Named], hostname: str, targets: Sequence[bytes]) -> tuple[Named, ...]:
+def _parents(
+    snapshots: Sequence[Named], hostname: str, targets: Sequence[bytes], kinds: Sequence[str]
+) -> tuple[Named, ...]:
     """The newest snapshot of each kind that this host made of what is snapshotted now, of more or of parts of it."""
     wanted = [os.fsdecode(target) for target in targets]
     newest: dict[str, Named] = {}
     for name, snapshot in snapshots:
         if snapshot.hostname != hostname or not _meet(snapshot.paths, wanted):
             continue
-        for tag in (BACKUP, AUTOSAVE):
+        for tag in kinds:
             if tag in snapshot.tags and (tag not in newest or newest[tag][1].at < snapshot.at):
                 newest[tag] = name, snapshot
     return tuple(sorted(newest.values(), key=lambda one: one[1].at, reverse=True))

@@ -4,15 +4,16 @@ from dataclasses import dataclass, field
 
 from symbiont_datad import errors
 from symbiont_datad.events import emit
+from symbiont_datad.fsops.root import Tree, readable
 from symbiont_datad.jobs import repository as ours
-from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, Taken, counts_of, findings_of, recorded, refuse_full, take
+from symbiont_datad.jobs.archiving import BACKUP, KINDS, Taken, counts_of, findings_of, recorded, refuse_full, take
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.forgetting import forget
 from symbiont_datad.jobs.rehearsal import rehearsal
 from symbiont_datad.jobs.snapshots import readable_snapshots
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import HOUR
-from symbiont_datad.report import Action, Finding, JobReport, Outcome
+from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.lock import HeldLock
 from symbiont_datad.restic.repository import Repository
@@ -109,18 +110,34 @@ def _snapshot(context: JobContext, repository: Repository, run: _Run, lock: Held
     """Make the snapshot and forget others; hand back whether there were any before."""
     snapshots, unreadable = readable_snapshots(repository)
     others = bool(snapshots or unreadable)
-    taken = take(context, repository, BACKUP, [""], snapshots, lock)
+    beside, missing = _beside(context)
+    taken = take(context, repository, BACKUP, ["", *beside], snapshots, lock)
     run.counts |= counts_of(taken)
-    run.findings += findings_of(context, taken.archived)
+    run.findings += [*missing, *findings_of(context, taken.archived)]
     run.actions.append(recorded(context, BACKUP, taken))
     run.message = _message(taken)
     snapshots.append((taken.id, taken.snapshot))
     run.counts["forgotten"] = 0
-    for tag in (BACKUP, AUTOSAVE):
+    for tag in KINDS:
         forgotten = forget(context, repository, snapshots, tag, lock.check if lock else lambda: None)
         run.actions += forgotten
         run.counts["forgotten"] += len(forgotten)
     return others
+
+
+def _beside(context: JobContext) -> tuple[list[str], list[Finding]]:
+    """The extra roots that can be read, and findings for the others."""
+    there: list[str] = []
+    missing: list[Finding] = []
+    for root in context.settings.vectors.extra_roots:
+        try:
+            with Tree(root).root() as fd, readable(".", fd):
+                there.append(root)
+        except (OSError, errors.UnsafePath) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            remedy = "let the daemon's user read it, or take it out of vector_db.extra_roots"
+            missing.append(Finding("not_in_snapshot", root, Severity.WARNING, why, remedy))
+    return there, missing
 
 
 def _message(taken: Taken) -> str:

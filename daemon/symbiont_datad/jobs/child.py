@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from symbiont_datad.errors import Locked
-from symbiont_datad.events import configure, emit
+from symbiont_datad.events import configure, emit, send_security_events_to
+from symbiont_datad.jobs.audit import audit_log
 from symbiont_datad.jobs.context import Progress
 from symbiont_datad.jobs.runner import open_ledger, run_here
 
@@ -38,6 +39,7 @@ def main(name: str, report_fd: int) -> None:
     settings = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     configure(settings.log_format, settings.log_level)
+    send_security_events_to(audit_log(lambda: settings.layout))
     answer: object
     with open(report_fd, "wb") as pipe, open_ledger(settings) as ledger:
         progress = Progress()

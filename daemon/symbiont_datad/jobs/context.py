@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symbiont_datad.fsops.root import resolve
 from symbiont_datad.jobs.secrets import Secrets, secrets_of
 from symbiont_datad.layout import Layout, layout_of
 from symbiont_datad.ledger import Ledger
-from symbiont_datad.quantities import Share
+from symbiont_datad.quantities import DAY, HOUR, Share
 from symbiont_datad.retention.logs import NO_ROTATION, LogRule, LogSettings
 from symbiont_datad.retention.pressure import NO_MARKS, Marks
 from symbiont_datad.retention.quarantine import NO_LIMITS, QuarantineLimits
@@ -47,8 +48,9 @@ class Keep:
 class SnapshotSettings:
     """How snapshots are made, kept and checked.
 
-    `min_free`: the part of the repository's file system below which no backup starts. `read_all_within_s`: the time in
-    which the checks together read all data once.
+    `templates` are those of the prompt templates alone. `optimizations_s`: for how long those of a collection before it
+    was optimised are kept. `min_free`: the part of the repository's file system below which no backup starts.
+    `read_all_within_s`: the time in which the checks together read all data once.
     """
 
     repository: RepositorySettings
@@ -57,6 +59,25 @@ class SnapshotSettings:
     include_caches: bool
     min_free: Share
     read_all_within_s: float
+    templates: Keep = Keep(last=100)
+    optimizations_s: float = 7 * DAY
+
+
+_QUARTER = Share(percent=25)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSettings:
+    """The care of vector collections.
+
+    `extra_roots`: absolute paths, without links in them, of directories outside the tree. `optimize_when`: the part of
+    a collection's bytes that must be reclaimable. `keep_versions_s`: how long a version of a Lance table stays after a
+    newer one replaced it.
+    """
+
+    extra_roots: tuple[str, ...] = ()
+    optimize_when: Share = _QUARTER
+    keep_versions_s: float = HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +130,7 @@ class JobSettings:
     require_snapshot: bool
     log_format: str
     log_level: str
+    vectors: VectorSettings = VectorSettings()
     undo_window_s: float = 0.0
     quarantine: QuarantineLimits = NO_LIMITS
     marks: Marks = NO_MARKS
@@ -138,7 +160,8 @@ class JobContext:
     the run should end early, between two steps. `patience_s`: how long to wait for somebody who holds a lock on the
     snapshot repository. `progress` is kept up to date by jobs that take long. `subset`: which part of the data `verify`
     reads (see `restic.subset`); empty for what is due. `undo`: the stamp of the run that `undo` undoes; empty for the
-    last one.
+    last one. `names`: what a user asked for by name; empty for what is due. `no_snapshot`: what else is saved before is
+    not.
     """
 
     settings: JobSettings
@@ -151,6 +174,8 @@ class JobContext:
     progress: Progress = field(default_factory=Progress)
     subset: str = ""
     undo: str = ""
+    names: tuple[str, ...] = ()
+    no_snapshot: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -170,6 +195,11 @@ def job_settings(settings: "Settings") -> JobSettings:
         require_snapshot=settings.retention.require_snapshot,
         log_format=settings.logging.format,
         log_level=settings.logging.level,
+        vectors=VectorSettings(
+            extra_roots=tuple(resolve(str(root)) for root in settings.vector_db.extra_roots),
+            optimize_when=settings.vector_db.optimize_when,
+            keep_versions_s=settings.vector_db.keep_versions,
+        ),
         undo_window_s=settings.retention.undo_window,
         quarantine=QuarantineLimits(settings.quarantine.max_age, settings.quarantine.max_bytes),
         marks=marks_of(settings),
@@ -223,7 +253,7 @@ def marks_of(settings: "Settings") -> Marks:
 
 def snapshot_settings(settings: "Settings") -> SnapshotSettings:
     """The part of the settings that snapshots go by."""
-    backup, autosave = settings.backup, settings.autosave
+    backup, autosave, prompts = settings.backup, settings.autosave, settings.prompts
     return SnapshotSettings(
         repository=RepositorySettings(
             location=backup.repository or "",
@@ -240,6 +270,13 @@ def snapshot_settings(settings: "Settings") -> SnapshotSettings:
             within_s=backup.keep_within,
         ),
         autosaves=Keep(last=autosave.keep_last, hourly=autosave.keep_hourly),
+        templates=Keep(
+            last=prompts.keep_last,
+            daily=prompts.keep_daily,
+            weekly=prompts.keep_weekly,
+            within_s=prompts.keep_within,
+        ),
+        optimizations_s=settings.vector_db.keep_snapshots,
         include_caches=backup.include_caches,
         min_free=backup.min_free,
         read_all_within_s=backup.read_all_within,

@@ -9,11 +9,12 @@ from dataclasses import asdict
 
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.remove import Failure
-from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, INCOMPLETE, JOB_OF
+from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP, INCOMPLETE, JOB_OF, OPTIMIZE, TEMPLATES
 from symbiont_datad.jobs.context import JobContext, SnapshotSettings
 from symbiont_datad.jobs.removal import Book
 from symbiont_datad.jobs.repository import identity
 from symbiont_datad.jobs.snapshots import Named
+from symbiont_datad.quantities import spell_duration
 from symbiont_datad.report import Action
 from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.errors import RepositoryError
@@ -22,11 +23,15 @@ from symbiont_datad.restic.repository import Repository
 
 
 def decided(settings: SnapshotSettings, snapshots: Sequence[Named], tag: str) -> Decision:
-    """Which snapshots of this host with the tag, backup or autosave, the settings keep, and why; and which they don't.
+    """Which snapshots of this host with the tag of a kind the settings keep, and why; and which they don't.
 
-    The newest complete one of each group stays in any case: those after it may lack something that only it has.
+    The newest complete one of each group stays in any case: those after it may lack something that only it has. But
+    what a collection was before an optimisation goes by its age alone.
     """
-    policy = Policy(**asdict({BACKUP: settings.backups, AUTOSAVE: settings.autosaves}[tag]))
+    if tag == OPTIMIZE:
+        return _by_age(selected(snapshots, host=identity().hostname, tags=[tag]), settings.optimizations_s)
+    policies = {BACKUP: settings.backups, AUTOSAVE: settings.autosaves, TEMPLATES: settings.templates}
+    policy = Policy(**asdict(policies[tag]))
     keep: list[Kept] = []
     remove: list[Named] = []
     for group in grouped(selected(snapshots, host=identity().hostname, tags=[tag])).values():
@@ -39,6 +44,21 @@ def decided(settings: SnapshotSettings, snapshots: Sequence[Named], tag: str) ->
             keep += [Kept(*spared, ("the newest complete one",))] if spared else []
         remove += going
     return Decision(tuple(keep), tuple(remove))
+
+
+def _by_age(snapshots: Sequence[Named], age_s: float) -> Decision:
+    oldest = time.time() - age_s
+    reason = f"younger than {spell_duration(age_s)}"
+    keep = [Kept(*one, (reason,)) for one in snapshots if one[1].at.timestamp() >= oldest]
+    return Decision(tuple(keep), tuple(one for one in snapshots if one[1].at.timestamp() < oldest))
+
+
+_RULES = {
+    BACKUP: "backup_count",
+    AUTOSAVE: "autosave.keep_last",
+    TEMPLATES: "prompts.keep_last",
+    OPTIMIZE: "vector_db.keep_snapshots",
+}
 
 
 def surplus(context: JobContext, snapshots: Sequence[Named], tag: str) -> list[Named]:
@@ -80,5 +100,4 @@ def forget(
 
 def _action(one: Named, tag: str) -> Action:
     name, snapshot = one
-    rule = {BACKUP: "backup_count", AUTOSAVE: "autosave.keep_last"}[tag]
-    return Action("snapshot_forgotten", name[:8], rule, f"no rule keeps the {tag} of {snapshot.time}")
+    return Action("snapshot_forgotten", name[:8], _RULES[tag], f"no rule keeps the {tag} of {snapshot.time}")

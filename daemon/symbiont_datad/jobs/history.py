@@ -8,7 +8,7 @@ from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.jobs.repository import identity
-from symbiont_datad.jobs.snapshots import Named, of_this_host, readable_snapshots, root_in
+from symbiont_datad.jobs.snapshots import Named, of_this_host, place_in, readable_snapshots, root_in
 from symbiont_datad.report import printable
 from symbiont_datad.restic.compare import Comparer
 from symbiont_datad.restic.errors import RepositoryError
@@ -44,7 +44,7 @@ def file_versions(repository: Repository, tree: Tree, path: str, lost: Lost) -> 
     found = of_this_host(listed, identity().hostname)[::-1]
     if not found:
         return [], None
-    root = root_in(found[0][1], tree.path)
+    root = place_in([snapshot for _, snapshot in found[::-1]], tree.path)
     wanted = os.fsencode(f"{root}/{path}")
 
     def failed(name: str, error: RepositoryError) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from symbiont_datad.events import emit
 from symbiont_datad.jobs import repository as ours
-from symbiont_datad.jobs.archiving import AUTOSAVE, BACKUP
+from symbiont_datad.jobs.archiving import KINDS
 from symbiont_datad.jobs.context import JobContext, Progress
 from symbiont_datad.jobs.forgetting import forget, surplus
 from symbiont_datad.jobs.snapshots import readable_snapshots
@@ -69,10 +69,10 @@ def prune(context: JobContext) -> JobReport:
 
 def _prune(context: JobContext, repository: Repository, lock: HeldLock, done: Pruned, counts: dict[str, int]) -> None:
     snapshots, _ = readable_snapshots(repository)
-    doomed = [name for tag in (BACKUP, AUTOSAVE) for name, _ in surplus(context, snapshots, tag)]
+    doomed = [name for tag in KINDS for name, _ in surplus(context, snapshots, tag)]
     found = _survey(context, repository, lock, doomed)
     lock.confirm()
-    for tag in (BACKUP, AUTOSAVE):
+    for tag in KINDS:
         done.actions += forget(context, repository, snapshots, tag, lock.check)
     counts["forgotten"] = len(done.actions)
     _carry_out(context, repository, lock, found, done, counts, only_if_it_pays=False)
@@ -160,7 +160,7 @@ def _plan(context: JobContext, repository: Repository, done: Pruned, counts: dic
     """What a prune would do. Touches nothing, and takes no lock."""
     snapshots, _ = readable_snapshots(repository)
     doomed: list[str] = []
-    for tag in (BACKUP, AUTOSAVE):
+    for tag in KINDS:
         doomed += [name for name, _ in surplus(context, snapshots, tag)]
         done.actions += forget(context, repository, snapshots, tag, lambda: None)
     context.progress.begin("prune")

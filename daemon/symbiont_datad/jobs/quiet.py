@@ -4,8 +4,8 @@ import json
 from hashlib import blake2b
 
 from symbiont_datad.events import emit
-from symbiont_datad.jobs.autosave import Fingerprint
 from symbiont_datad.jobs.context import JobContext
+from symbiont_datad.jobs.saving import Fingerprint
 from symbiont_datad.ledger import LedgerError
 
 _MARK = "//sweep/quiet"

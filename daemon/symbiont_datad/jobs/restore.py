@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import cast
 
 from symbiont_datad.errors import DatadError
+from symbiont_datad.jobs.archiving import OPTIMIZE, TEMPLATES
 from symbiont_datad.jobs.context import Progress
 from symbiont_datad.jobs.repository import identity
-from symbiont_datad.jobs.snapshots import Named, of_this_host, readable_snapshots, root_in
+from symbiont_datad.jobs.snapshots import Named, holds, of_this_host, readable_snapshots, root_in
 from symbiont_datad.report import printable
 from symbiont_datad.restic import restorer
 from symbiont_datad.restic.errors import Missing
@@ -52,27 +53,37 @@ class Wanted:
 
 
 def choose(
-    repository: Repository, root: str, wanted: str, paths: Sequence[str], host: str | None, tags: Sequence[str]
+    repository: Repository,
+    root: str,
+    wanted: str,
+    paths: Sequence[str],
+    host: str | None,
+    tags: Sequence[str],
+    *,
+    beside: bool = False,
 ) -> Wanted:
     """The snapshot that is meant by an id, the beginning of one, or `latest`, and the paths in it.
 
     `latest` is the newest that has all these paths, of this host if it has made any, else of any; or of `host`, and
-    with all `tags`. `root` is the data directory, to which the paths are relative. Raises DatadError, or
-    RepositoryError.
+    with all `tags`. Where neither paths nor tags are given, snapshots of templates or of a collection alone are passed
+    over. `root` is the data directory, to which the paths are relative, or, with `beside`, a root beside it. Raises
+    DatadError, or RepositoryError.
     """
     finder = Finder(repository)
     if wanted != LATEST:
-        return _found(finder, resolve(repository, wanted), root, paths)
+        return _found(finder, resolve(repository, wanted), root, paths, beside=beside)
     listed, _ = readable_snapshots(repository)
     fitting = [one for one in listed if host in (None, one[1].hostname) and {*tags} <= {*one[1].tags}]
     if host is None:
         fitting = of_this_host(fitting, identity().hostname)
+    if not paths and not tags:
+        fitting = [one for one in fitting if not {TEMPLATES, OPTIMIZE} & {*one[1].tags}] or fitting
     if not fitting:
         raise DatadError(f"{repository.backend.location}: there is no snapshot{' like that' if listed else ''}")
     problem: DatadError | Missing | None = None
     for one in reversed(fitting):
         try:
-            return _found(finder, one, root, paths)
+            return _found(finder, one, root, paths, beside=beside)
         except DatadError as error:
             problem = problem or error
     if len(fitting) == 1 and problem is not None:
@@ -80,8 +91,10 @@ def choose(
     raise DatadError(f"no snapshot has {' and '.join(map(printable, paths))}")
 
 
-def _found(finder: Finder, one: Named, root: str, paths: Sequence[str]) -> Wanted:
+def _found(finder: Finder, one: Named, root: str, paths: Sequence[str], *, beside: bool) -> Wanted:
     name, snapshot = one
+    if beside and not holds(snapshot, root):
+        raise DatadError(f"snapshot {name[:8]} has no directory {printable(root)}")
     there = root_in(snapshot, root)
     node = finder.find(snapshot, os.fsencode(there))
     if node is None or node.type != "dir":

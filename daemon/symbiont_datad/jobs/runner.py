@@ -37,11 +37,13 @@ def run_here(
     progress: Progress | None = None,
     subset: str = "",
     undo: str = "",
+    names: tuple[str, ...] = (),
+    no_snapshot: bool = False,
 ) -> JobReport:
     """Run the job `name` in this process and hand back its report.
 
     A job that raises has failed: its report says why. Raises Locked when another run of it is under way. A dry run
-    takes no lock and leaves no row. For `patience_s`, `progress`, `subset` and `undo` see JobContext.
+    takes no lock and leaves no row. For the options from `patience_s` on see JobContext.
 
     The work is done even when the ledger can't be written: on a full disk `clean` is what makes room.
     """
@@ -50,7 +52,18 @@ def run_here(
         open_ahead(settings.repository)
     function = JOBS[name].load()
     context = JobContext(
-        settings, ledger, 0, started, dry_run, stopping, patience_s, progress or Progress(), subset, undo
+        settings,
+        ledger,
+        0,
+        started,
+        dry_run,
+        stopping,
+        patience_s,
+        progress or Progress(),
+        subset,
+        undo,
+        names,
+        no_snapshot,
     )
     if dry_run:
         return _timed(lambda: function(context), name, started)

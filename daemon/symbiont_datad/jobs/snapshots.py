@@ -1,6 +1,7 @@
 """What snapshots there are, of which host, and where they have the data directory."""
 
 import os
+from collections.abc import Sequence
 
 from symbiont_datad.errors import DatadError
 from symbiont_datad.report import printable
@@ -10,6 +11,8 @@ from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository
 
 Named = tuple[str, Snapshot]
+
+_WHOLE = "backup"  # the tag of snapshots of everything
 
 
 def readable_snapshots(repository: Repository) -> tuple[list[Named], list[tuple[str, str]]]:
@@ -43,12 +46,42 @@ def of_this_host(snapshots: list[Named], hostname: str) -> list[Named]:
 def root_in(snapshot: Snapshot, root: str) -> str:
     """Where a snapshot has the data directory, whose place is `root` now.
 
-    The same place where any of it is in the snapshot; else what the snapshot's paths have in common.
+    The same place where any of it is in the snapshot; else the first path of a backup (those after it are roots beside
+    the directory), or what the paths of another snapshot have in common.
     """
-    if any(f"{path}/".startswith(f"{root}/") for path in snapshot.paths):
+    if holds(snapshot, root):
         return root
     absolute = [path for path in snapshot.paths if path.startswith("/")]
+    if absolute and _WHOLE in snapshot.tags:
+        return absolute[0]
     return os.path.commonpath(absolute) if absolute else "/"
+
+
+def holds(snapshot: Snapshot, root: str) -> bool:
+    """Whether any of what is below a directory, at its place now, is in a snapshot."""
+    return any(f"{path}/".startswith(f"{root}/") for path in snapshot.paths)
+
+
+def place_in(snapshots: Sequence[Snapshot], root: str) -> str | None:
+    """Where these snapshots, the oldest first, have the directory whose place is `root` now; None if there are none.
+
+    The same place if any of them has it there, else that of the newest.
+    """
+    if any(holds(snapshot, root) for snapshot in snapshots):
+        return root
+    return root_in(snapshots[-1], root) if snapshots else None
+
+
+def located(root: str, extra_roots: Sequence[str], path: str) -> tuple[str, str]:
+    """A path as a user types it, as the root that it is in (the data directory, or one beside it) and what is below.
+
+    Raises DatadError for what is in none of them.
+    """
+    absolute = os.path.normpath(os.path.join(root, os.path.expanduser(path)))
+    for extra in extra_roots:
+        if f"{absolute}/".startswith(f"{extra}/"):
+            return extra, absolute[len(extra) + 1 :]
+    return root, relative_to(root, path)
 
 
 def relative_to(root: str, path: str) -> str:

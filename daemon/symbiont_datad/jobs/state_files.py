@@ -7,7 +7,7 @@ from uuid import UUID
 from symbiont_datad.formats.context import BY_SCHEMA, Document, Verdict
 from symbiont_datad.formats.state_name import Role, StateName, name_of
 from symbiont_datad.fsops.walk import Entry, walk
-from symbiont_datad.jobs.autosave import Fingerprint
+from symbiont_datad.jobs.saving import Fingerprint
 from symbiont_datad.layout import Category, Layout
 from symbiont_datad.retention.backups import Backup
 

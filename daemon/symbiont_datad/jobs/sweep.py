@@ -11,11 +11,12 @@ from symbiont_datad.events import emit
 from symbiont_datad.formats.context import Verdict
 from symbiont_datad.fsops.memory import collector_at_rest
 from symbiont_datad.jobs.archives import compress_archives
-from symbiont_datad.jobs.autosave import Saved, autosave
+from symbiont_datad.jobs.autosave import autosave
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.heal import Healed, heal
 from symbiont_datad.jobs.judging import Judges
 from symbiont_datad.jobs.quiet import Quiet
+from symbiont_datad.jobs.saving import Saved
 from symbiont_datad.jobs.state_files import Listing, StateFile, StateFiles, is_stranger, list_state, sort_state
 from symbiont_datad.jobs.state_findings import damaged_files, leftovers, other_modes, unread
 from symbiont_datad.jobs.surplus import remove_surplus
