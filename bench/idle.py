@@ -58,7 +58,7 @@ def switches(pid: int) -> int:
 
 def settle(daemon: Daemon) -> None:
     """Wait for the end of the first run of each job."""
-    for job in ("sweep", "clean", "usage", "vectors", "backup", "optimize"):
+    for job in ("sweep", "rotate", "clean", "usage", "vectors", "backup", "optimize"):
         daemon.wait_for_event("job_finished", 60.0, job=job)
     until(lambda: not daemon.children(), 60.0)
     time.sleep(2.0)
@@ -91,6 +91,7 @@ def main() -> None:
         one_s = jobs_s / rounds  # each is mostly the start of an interpreter
         spread = (
             one_s / every.auto_save_interval
+            + one_s / every.schedule.rotation_interval
             + one_s / every.schedule.usage_interval
             + one_s / every.schedule.retention_interval
             + one_s / every.vector_db.metadata_interval

@@ -315,7 +315,10 @@ def test_without_a_good_version_it_is_moved_if_the_settings_say_so(settings: Job
     ran = sweep(settings, now=NOW + 1)
     assert [("context_quarantined", relative(settings, path))] == told(ran)
     assert {relative(settings, path): b"{"} == quarantined(settings)
-    assert (False, ()) == (path.exists(), ran.report.findings)
+    (finding,) = ran.report.findings
+    assert (False, Severity.WARNING) == (path.exists(), finding.severity)
+    assert "no snapshot has a whole version" in finding.detail
+    assert () == sweep(settings, now=NOW + 2).report.findings
 
 
 @pytest.mark.parametrize("heal", ["report", "off"])
@@ -324,10 +327,13 @@ def test_healing_can_be_turned_off(settings: JobSettings, heal: str) -> None:
     settings = replace(settings, state=StateSettings(heal=heal))
     write(place(settings, "a"), b"")
     write(backup_place(settings, "a", DAY), content("a"))
+    write(place(settings, "b"), content("b"))
+    write(place(settings, "odd", False), content("odd", False))
     before = files(settings)
     ran = sweep(settings)
     assert before == files(settings)
-    assert (["context_empty"] if heal == "report" else []) == [finding.kind for finding in ran.report.findings]
+    expected = ["context_empty", "context_other_mode"] if heal == "report" else []
+    assert expected == [finding.kind for finding in ran.report.findings]
 
 
 def test_a_dry_run_is_the_plan(settings: JobSettings) -> None:
@@ -436,6 +442,21 @@ def test_contexts_of_another_version_are_left(settings: JobSettings) -> None:
     assert before == files(settings)
     assert {"context_missing_fields"} == {finding.kind for finding in ran.report.findings}
     assert "another version" in ran.report.findings[0].remedy
+
+
+def test_there_is_no_fight(settings: JobSettings) -> None:
+    """What lacks the same field again after it was healed is meant so; other damage is healed each time."""
+    value = contexts.context("a")
+    del value["retention_policy"]
+    path = write(place(settings, "a"), contexts.zipped(value))
+    write(backup_place(settings, "a", DAY), content("a"))
+    assert 1 == len(told(sweep(settings)))
+    for number, (data, actions) in enumerate([(contexts.zipped(value), 0), (b"", 1), (b"", 1)]):
+        write(path, data, age_s=3600)
+        ran = sweep(settings, now=NOW + number)
+        assert actions == len(told(ran))
+        if not actions:
+            assert "another version" in ran.report.findings[0].remedy
 
 
 def test_what_is_only_unusual_is_told_and_left(settings: JobSettings) -> None:

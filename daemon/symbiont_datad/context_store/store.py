@@ -240,7 +240,7 @@ class ContextStore:
             have = f"none of its {len(backups)} backups is whole" if backups else "it has no backup"
             raise DamagedContext(f"{own} {problem}, and {have}")
         best = max(choice, key=lambda one: one.verdict.written_at)
-        at = best.verdict.written_at
+        at = min(best.verdict.written_at, time.time())  # whatever an agent's clock was
         when = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         age = format_duration(max(time.time() - at, 0.0))
         return self._loaded(best, f"{own} {problem}; loaded instead: {best.name}, as of {when} ({age} ago)")

@@ -51,6 +51,11 @@ class Entry(NamedTuple):
             or stat.S_IFMT(found.st_mode) != stat.S_IFMT(self.mode)
         )
 
+    def is_same(self, other: "Entry") -> bool:
+        """Whether another look at the path found the same file with the same content, by all that lstat tells."""
+        mine = self.inode, self.size, self.mtime_ns, stat.S_IFMT(self.mode)
+        return mine == (other.inode, other.size, other.mtime_ns, stat.S_IFMT(other.mode))
+
 
 def look(tree: Tree, path: str) -> Entry | None:
     """One entry, as `walk` lists it; None when there is nothing. Raises OSError or UnsafePath."""

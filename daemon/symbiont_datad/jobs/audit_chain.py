@@ -71,10 +71,10 @@ class AuditChain:
         if state is not None and name in state.pending:
             self._write(replace(state, pending=tuple(one for one in state.pending if one != name)))
 
-    def expected(self, path: str) -> bool:
-        """Whether an archive, by its plain path, is one that we have made and not listed yet."""
+    def pending(self) -> frozenset[str]:
+        """The plain names of archives that we have made and not listed yet."""
         state = self.state()
-        return state is not None and self.name_of(path) in state.pending
+        return frozenset(state.pending) if state is not None else frozenset()
 
     def add(self, path: str, size: int, digest: str, now: float) -> None:
         """Add an archive, unless the last line is about it already. On the disk when this returns. Raises OSError."""

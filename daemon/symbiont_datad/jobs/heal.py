@@ -35,7 +35,8 @@ from symbiont_datad.jobs.past import Past
 from symbiont_datad.jobs.removal import Book
 from symbiont_datad.jobs.state_files import StateFile, StateFiles, is_stranger
 from symbiont_datad.layout import Category
-from symbiont_datad.quantities import format_duration
+from symbiont_datad.ledger import LedgerError
+from symbiont_datad.quantities import DAY, format_duration
 from symbiont_datad.report import Action, Finding, Severity, printable
 from symbiont_datad.status import HEALING
 
@@ -43,6 +44,8 @@ RULE = "state.heal"
 RESTORED, CONVERTED, QUARANTINED = HEALING
 
 _MEMORY = "the runtime serves contexts from memory until its next start"
+_LATELY_S = 30 * DAY
+_KEPT = "move it back if you need it"
 _RESTART = "restart the runtime so that it loads this"
 
 
@@ -102,7 +105,7 @@ class _Healing:
         found = self._without_ways_of_another_version(found)
         try:
             past = self._past.search(found)
-            plan = [one for case in found if (one := self._treatment(case, past.get(case.target, ()), mode))]
+            plan = [one for case in found if (one := self._treatment(case, past.get(case.target, ())))]
             for one in plan:
                 if self._context.stopping():
                     self._healed.interrupted = True
@@ -142,21 +145,32 @@ class _Healing:
                 if (verdict := self._judges.of_backup(backup)) is not None:
                     before[case.agent] = verdict
         others = ways_of_another_version([case.subject for case in suspects], resembling, before)
+        others |= {case.subject.file.path for case in suspects if self._was_healed_of_the_same(case)}
         for case in suspects:
             if case.subject.file.path in others:
                 self._advise(
                     case,
-                    "others have the very same, as if another version of the runtime wrote them, so it is left alone; "
-                    "if the runtime does not start, `versions` and `restore --in-place` put an older one back",
+                    "it is left alone, because another one, its backup, or an earlier one that was healed has the very "
+                    "same: another version of the runtime may write them so; if the runtime does not start, `versions` "
+                    "and `restore --in-place` put an older one back",
                 )
         return [case for case in found if case.subject.file.path not in others]
+
+    def _was_healed_of_the_same(self, case: Case) -> bool:
+        """Whether the very same was put right before: whoever makes it again means it."""
+        since = self._context.now - _LATELY_S
+        try:
+            rows = self._context.ledger.actions(since=since, path=case.target, kinds=(RESTORED,))
+        except LedgerError:
+            return False
+        return any(printable(_damage(case.subject)) in row.reason for row in rows)
 
     def _advise(self, case: Case, text: str) -> None:
         self._healed.advice[case.subject.file.path] = text
 
     # What
 
-    def _treatment(self, case: Case, past: "list[Version] | tuple[()]", mode: bool | None) -> Treatment | None:
+    def _treatment(self, case: Case, past: Sequence[Version]) -> Treatment | None:
         """What is done about a case; None: nothing can be."""
         if case.kept:
             assert case.other is not None
@@ -232,7 +246,11 @@ class _Healing:
                 for judged in (one.case.other, one.case.there)
                 if judged is not None and judged.file.path == action.path
             )
-            self._move_aside(entry, action)
+            place = self._move_aside(entry, action)
+            if one.version is None:  # else what was put there tells of it
+                severity = Severity.INFO if one.case.kept else Severity.WARNING
+                detail = f"{action.reason}; it is {place}"
+                self._healed.findings.append(Finding(action.kind, action.path, severity, detail, _KEPT))
 
     def _put(self, case: Case, version: Version, action: Action) -> None:
         context, there = self._context, case.there
@@ -286,10 +304,11 @@ class _Healing:
             name = case.subject.file.name
             self._judges.note(entry, self._judges.judge(content, name, Document.CONTEXT, gzip=None))
 
-    def _move_aside(self, entry: Entry, action: Action) -> None:
+    def _move_aside(self, entry: Entry, action: Action) -> str:
+        """Move a file to quarantine; hand back where it is there."""
         tree = self._context.layout.tree
         found = look(tree, entry.path)
-        if found is None or found != entry._replace(atime_ns=found.atime_ns):
+        if found is None or not entry.is_same(found):
             raise Changed(entry.path)
         rows = self._book.plan([action])
         try:
@@ -299,6 +318,7 @@ class _Healing:
             raise
         self._book.confirm(rows, [action], [])
         self._told(action, quarantined=moved)
+        return moved
 
     def _told(self, action: Action, **fields: object) -> None:
         self._healed.actions.append(action)

@@ -76,7 +76,7 @@ class Judges:
             found = look(self._context.layout.tree, entry.path)
         except (OSError, UnsafePath):
             return True
-        return found is None or (found.inode, found.size, found.mtime_ns) != (entry.inode, entry.size, entry.mtime_ns)
+        return found is None or not entry.is_same(found)
 
     def known(self, entry: Entry) -> Verdict | None:
         """The verdict on the file as it is, if this sweep or an earlier one has made it."""

@@ -20,6 +20,7 @@ from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import printable
 from symbiont_datad.restic import errors as restic
 from symbiont_datad.restic.backend import Backend, FileKind
+from symbiont_datad.restic.index_cache import IndexCache
 from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.lock import HeldLock, Identity, hold
 from symbiont_datad.restic.places import backend_at
@@ -207,17 +208,26 @@ def _deaf_to_hangups() -> Iterator[None]:
 
 def memory_path(settings: JobSettings, repository: Repository, job: str) -> Path:
     """Where what a job's last snapshot has seen is remembered."""
-    return settings.daemon_dir / "cache" / f"{repository.config.id}.{job}.seen"
+    return _cache(settings) / f"{repository.config.id}.{job}.seen"
+
+
+def _cache(settings: JobSettings) -> Path:
+    return settings.daemon_dir / "cache"
 
 
 def remembered(settings: JobSettings, repository: Repository, job: str) -> Memory:
-    """What a job's last snapshot has seen. To be read under the lock: a prune takes away what it is about."""
+    """What a job's last snapshot has seen; the index may be had from where it is kept, too.
+
+    To be read under the lock: a prune takes away what it is about.
+    """
+    repository.index_cache = IndexCache(_cache(settings) / f"{repository.config.id}.index", repository.config.id)
     return Memory.load(memory_path(settings, repository, job), repository.config.id, _index_files(repository))
 
 
 def remember(settings: JobSettings, repository: Repository, job: str, memory: Memory) -> None:
     """Keep what a snapshot has seen, after it was saved and still under the lock."""
     memory.save(memory_path(settings, repository, job), _index_files(repository))
+    repository.keep_index()
 
 
 def _index_files(repository: Repository) -> list[str]:

@@ -54,13 +54,13 @@ class Made:
 class Rotator:
     """Carries out what was planned, one log after another."""
 
-    def __init__(self, context: JobContext, storage: Storage) -> None:
+    def __init__(self, context: JobContext, storage: Storage, chain: AuditChain) -> None:
         self._context = context
         self._settings = context.settings.logs
         self._storage = storage
         self._tree = context.layout.tree
         self._journal = Journal(context.settings.daemon_dir)
-        self._chain = AuditChain(context.settings)
+        self._chain = chain
 
     def rotate(self, task: Task) -> Iterator[Made]:
         """Rotate one log; a large one that is copied becomes several archives. Raises Left, OSError or DatadError."""
@@ -222,7 +222,7 @@ class Rotator:
             assert place is not None
             if found.st_nlink != 1:
                 raise Left("it has another name (a hard link)")
-            if self._settings.is_audit(log) and not self._chain.expected(path):
+            if self._settings.is_audit(log) and self._chain.name_of(path) not in self._chain.pending():
                 raise Left("no rotation of this daemon has made it")
             self._refuse_written(fd, found)
             name, skip = self._storage.named(place).name, blank_head(fd)
@@ -252,20 +252,28 @@ class Rotator:
             if lately or writers(self._tree.path, [(found.st_dev, found.st_ino)]).of:
                 raise Left("nobody knows whether somebody writes to it still")
 
-    def list_expected(self, path: str, log: str) -> None:
-        """Take an audit archive into the manifest that stays as it is, or that a kill has kept from it."""
+    def expected(self) -> set[str]:
+        """The plain paths of audit archives that were made and are not in the manifest yet."""
+        return {f"{self._settings.audit}/{name}" for name in self._chain.pending()}
+
+    def plain_path(self, path: str) -> str:
+        """The path of an archive before it was compressed and sealed."""
         place = rotated(path.rpartition("/")[2])
-        assert place is not None
-        if not self._settings.is_audit(log) or not self._chain.expected(_beside(path, place.plain.name)):
+        return _beside(path, place.plain.name) if place is not None else path
+
+    def list_expected(self, path: str, log: str) -> None:
+        """Take an audit archive into the manifest that stays as it is, or that a kill has kept from it, once nobody
+        writes to it any more. Raises Left or OSError.
+        """
+        plain = self.plain_path(path) == path
+        if plain and not self._storage.plain:
             return
         with self._tree.holding(path) as (dir_fd, name), opened_regular(name, dir_fd) as fd:
-            size = os.fstat(fd).st_size
-            digest = digest_of(Part(fd, 0, size, self._context))
-        self._chain.add(path, size, digest, self._context.now)
-
-    def list_removed(self, path: str, reason: str) -> None:
-        """Say in the manifest that a rule has removed an audit archive."""
-        self._chain.add_removed(path, reason, self._context.now)
+            found = os.fstat(fd)
+            digest = digest_of(Part(fd, 0, found.st_size, self._context))
+            if plain:
+                self._refuse_written(fd, found)
+        self._chain.add(path, found.st_size, digest, self._context.now)
 
     # What several ways need
 

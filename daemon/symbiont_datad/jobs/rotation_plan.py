@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from symbiont_datad.errors import Interrupted, UnsafePath
@@ -91,7 +91,8 @@ def to_store(context: JobContext, files: LogFiles, storage: Storage, rotating: s
             continue
         stored = {archive.place.plain for archive in archives if archive.place != archive.place.plain}
         waiting = [archive for archive in archives if archive.place == archive.place.plain]
-        if context.settings.logs.delay_compress and waiting and log not in rotating:
+        delayed = context.settings.logs.delay_compress and not context.settings.logs.is_audit(log)
+        if delayed and waiting and log not in rotating:
             waiting = [archive for archive in waiting if archive is not archives[-1]]
         found += [archive for archive in waiting if archive.place not in stored]
     return found
@@ -117,10 +118,10 @@ class _Found:
 def _observed(context: JobContext, files: LogFiles) -> Iterator[tuple[Log, str, Observed, _Found]]:
     due_logs: list[tuple[Log, str, _Found]] = []
     shared = is_shared(context.layout.root)
-    for log in files.logs:
+    for log, age_s in _ages(context, files):
         if context.stopping():
             raise Interrupted("asked to stop")
-        reason = due(log.rule, log.entry.size, _age(context, files, log))
+        reason = due(log.rule, log.entry.size, age_s)
         found = _look(context, log) if reason else None
         if shared and found is not None and found.held is Held.NO:
             found = replace(found, held=Held.UNKNOWN)  # this kernel knows nothing of other machines
@@ -142,19 +143,30 @@ def _observed(context: JobContext, files: LogFiles) -> Iterator[tuple[Log, str, 
         yield log, reason, seen, found
 
 
-def _age(context: JobContext, files: LogFiles, log: Log) -> float | None:
-    """Seconds since the last rotation, or since the file was made; None when nobody asks, or nobody knows."""
-    rule, newest = log.rule, files.newest(log.path)
-    if rule.rotate_every_s is None or log.entry.size < rule.rotate_min:
-        return None
-    if newest is not None:
-        return context.now - newest.at
-    try:
-        with context.layout.tree.holding(log.path) as (fd, name):
-            made = born(name, fd)
-    except (OSError, UnsafePath):
-        return None
-    return None if made is None else context.now - made
+def _ages(context: JobContext, files: LogFiles) -> Iterator[tuple[Log, float | None]]:
+    """Each log, and the seconds since its last rotation, or since it was made; None when nobody asks, or nobody knows.
+
+    When a file was made, `lstat` does not tell: those of one directory, which come together, are asked about together.
+    """
+    with ExitStack() as stack:
+        folder, folder_fd = None, -1
+        for log in files.logs:
+            newest = files.newest(log.path)
+            if log.rule.rotate_every_s is None or log.entry.size < log.rule.rotate_min:
+                yield log, None
+            elif newest is not None:
+                yield log, context.now - newest.at
+            else:
+                above, _, name = log.path.rpartition("/")
+                with suppress(OSError, UnsafePath):
+                    if above != folder:
+                        stack.close()
+                        folder, folder_fd = None, stack.enter_context(context.layout.tree.directory(above))
+                        folder = above
+                made = None
+                with suppress(OSError):
+                    made = born(name, folder_fd) if folder == above else None
+                yield log, None if made is None else context.now - made
 
 
 def _look(context: JobContext, log: Log) -> _Found | None:

@@ -74,6 +74,8 @@ def _doubtful(context: JobContext, files: Sequence[StateFile], verdicts: Mapping
 
 def other_modes(context: JobContext, files: StateFiles, healed: Healed) -> Iterator[Finding]:
     """Contexts in the mode that the runtime doesn't use: it lists them and never loads them."""
+    if context.settings.state.heal == "off":
+        return
     contexts = [file for file in files.contexts if not file.name.sealed]
     count = Counter(file.name.gzip for file in contexts)
     if len(count) < 2 and context.settings.state.compression == "detect":

@@ -13,7 +13,7 @@ from symbiont_datad.fsops.memory import collector_at_rest
 from symbiont_datad.jobs.archives import compress_archives
 from symbiont_datad.jobs.autosave import autosave
 from symbiont_datad.jobs.context import JobContext
-from symbiont_datad.jobs.heal import Healed, heal
+from symbiont_datad.jobs.heal import QUARANTINED, Healed, heal
 from symbiont_datad.jobs.judging import Judges
 from symbiont_datad.jobs.quiet import Quiet
 from symbiont_datad.jobs.saving import Saved
@@ -88,7 +88,7 @@ def _look(context: JobContext, listing: Listing) -> _Done:
         "checked": judges.checked,
         "damaged": sum(verdicts[file.path].damaged for file in left),
         "unsettled": judges.unsettled,
-        "healed": len(healed.findings),
+        "healed": sum(action.kind != QUARANTINED for action in healed.actions),
         "backups_kept": sum(map(len, files.backups.values())) - len(surplus.actions),
         "backups_removed": len(surplus.actions),
         "archives_compressed": len(packed.actions),

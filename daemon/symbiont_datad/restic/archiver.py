@@ -287,12 +287,11 @@ class Archiver:
         if large is None:
             return None
         listing = here.listing
-        stay = set(large.records)
-        if not here.quiet:
-            stay.intersection_update(listing.records)
+        were = set(large.records)
+        stay = were.copy() if here.quiet else were.intersection(listing.records)
         names = {*listing.directories, *without}
         stay.difference_update([record for record in listing.records if name_of(record) in names] if names else ())
-        gone = {name_of(record) for record in large.records if record not in stay}
+        gone = set(map(name_of, were - stay))
         return _Last(large, stay, gone, [record for record in listing.records if record not in stay])
 
     def _databases(self, here: _Directory) -> tuple[set[bytes], set[bytes]]:
@@ -306,7 +305,7 @@ class Archiver:
         live = self._options.live
         if live is None:
             return apart, living
-        beside = [name for name in here.listing.names if name.endswith(live.companions)]
+        beside = [name_of(record) for record in here.listing.records if record.endswith(live.companions)]
         names = frozenset(here.listing.names) if beside else frozenset()
         for name in beside:
             for ending in live.companions:

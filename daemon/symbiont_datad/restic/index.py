@@ -11,7 +11,7 @@ from array import array
 from binascii import unhexlify
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -25,6 +25,9 @@ ROLL_OVER = 50_000
 
 _RECORD = struct.Struct("<32sIIII")  # id, pack's number * 2 + type, offset, length, plain length
 _SIZE = _RECORD.size
+_ID = 32
+_FEW = 16
+"""Records that are fewer than this part of those that are sorted stay apart from them."""
 _PREFIX = struct.Struct(f">H{_SIZE - 2}x")
 _BUCKETS = 1 << 16
 _TYPES = tuple(BlobType)  # looked up in a tuple, because an enum's own call costs more than all else of a look-up
@@ -62,6 +65,21 @@ class Index:
         """The number of records; a blob that lies in two packs counts twice."""
         return (len(self._table) + len(self._unsorted)) // _SIZE + len(self._fresh)
 
+    @classmethod
+    def of_table(cls, packs: list[bytes], table: bytes, starts: bytes) -> Self:
+        """The index that `as_table` was asked of."""
+        index = cls()
+        index._packs = packs
+        index._numbers = {pack: number for number, pack in enumerate(packs)}
+        index._table = bytearray(table)
+        index._starts = array("I", starts)
+        return index
+
+    def as_table(self) -> tuple[list[bytes], bytes, bytes]:
+        """All packs, all records, and where their buckets begin, as they are here in memory."""
+        self._settle()
+        return self._packs, bytes(self._table), self._starts.tobytes()
+
     def load(self, text: bytes) -> None:
         """Add what an index file (its JSON) says. Raises Damaged."""
         self.load_packs(decode_index(text).packs)
@@ -86,18 +104,25 @@ class Index:
         except (ValueError, struct.error) as error:
             del records[before:]
             raise Damaged(f"an index file can't be read ({error})") from None
+        added = len(records) - before
+        if not before and added * _FEW < len(self._table):  # to sort them in would take longer than to read them
+            for at in range(0, added, _SIZE):
+                self._add_fresh(bytes(records[at : at + _SIZE]))
+            del records[:added]
 
     def add(self, pack: bytes, blobs: Iterable[PackedBlob]) -> None:
         """Add a pack that was just saved."""
         number = self._number(pack) * 2
         for blob in blobs:
-            if blob.id in self._fresh:  # as data and as a tree, or in two packs
-                self._unsorted += self._fresh[blob.id]
-            self._fresh[blob.id] = _RECORD.pack(
-                blob.id, number + blob.type, blob.offset, blob.length, blob.plain_length
-            )
+            self._add_fresh(_RECORD.pack(blob.id, number + blob.type, blob.offset, blob.length, blob.plain_length))
         if len(self._fresh) > max(ROLL_OVER, len(self._table) // _SIZE):
             self._settle()
+
+    def _add_fresh(self, record: bytes) -> None:
+        blob = record[:_ID]
+        if blob in self._fresh:  # as data and as a tree, or in two packs
+            self._unsorted += self._fresh[blob]
+        self._fresh[blob] = record
 
     def find(self, blob: bytes) -> Place | None:
         """Where the blob lies (one of the places, if there are several); None when the index does not know it."""

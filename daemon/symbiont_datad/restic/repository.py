@@ -29,6 +29,7 @@ from symbiont_datad.restic.errors import (
     WrongPassword,
 )
 from symbiont_datad.restic.index import Index, Place
+from symbiont_datad.restic.index_cache import IndexCache
 from symbiont_datad.restic.lock import Identity
 from symbiont_datad.restic.records import Config, KeyFile, Lock, Snapshot, format_time
 
@@ -64,6 +65,8 @@ class Repository:
         self.index = Index()
         self.index_names: set[str] = set()
         self.index_lock = threading.Lock()
+        self.index_cache: IndexCache | None = None
+        """Where the index is kept besides, if it is; to be set before the index is needed."""
         self._index_read = False
 
     # Small files
@@ -111,7 +114,12 @@ class Repository:
 
     def load_index(self) -> None:
         """Read the index files that were not read yet; the first time, all. Raises Damaged or Missing."""
-        for name, _ in list(self.backend.list(FileKind.INDEX)):
+        names = [name for name, _ in self.backend.list(FileKind.INDEX)]
+        if self.index_cache is not None and not self._index_read and not self.index_names:
+            kept = self.index_cache.load(names)
+            if kept is not None:
+                self.index, self.index_names = kept[0], set(kept[1])
+        for name in names:
             if name in self.index_names:
                 continue
             text = self.load_file(FileKind.INDEX, name)
@@ -124,6 +132,12 @@ class Repository:
         """Read the index if it was never read."""
         if not self._index_read:
             self.load_index()
+
+    def keep_index(self) -> None:
+        """Keep the index for the next time, if there is a place for it and it was read."""
+        if self.index_cache is not None and self._index_read:
+            with self.index_lock:
+                self.index_cache.save(self.index, self.index_names)
 
     def find(self, blob: bytes) -> Place | None:
         """Where a blob lies; None when the index, as far as it is loaded, does not know it."""

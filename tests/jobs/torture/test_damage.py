@@ -19,7 +19,7 @@ from tests import contexts
 from tests.jobs.making import DAY, NOW, settings_for, write
 from tests.jobs.test_heal import files, quarantined, sweep
 
-EXAMPLES = int(os.environ.get("DATAD_DAMAGES", "60"))
+EXAMPLES = int(os.environ.get("DATAD_DAMAGES", "40"))
 """So many damages are tried in each mode. DATAD_DAMAGES=5000 is for a while."""
 
 Damage = Callable[[bytes], bytes]
