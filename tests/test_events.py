@@ -192,3 +192,24 @@ def test_a_journal_that_can_not_be_reached_leaves_a_line_on_stderr(
     events.configure("journal")
     events.emit("tree_held", path="/srv", reason="not mounted")
     assert "tree_held path=/srv reason=not mounted" in capfd.readouterr().err
+
+
+def test_the_catalogue_explains_every_event() -> None:
+    """Each event has an id of its own that goes with its journal entry, and an entry in the catalogue."""
+    ids = {name: events.message_id(name) for name in events.EVENTS}
+    assert len(ids) == len(set(ids.values()))
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ids.values())
+    text = (SOURCE.parent.parent / "systemd/symbiont-datad.catalog").read_text()
+    assert list(ids.values()) == re.findall(r"^-- ([0-9a-f]{32})\n", text, re.MULTILINE)
+    entry = parse_journal(events.encode_journal({"event": "tree_held"}))
+    assert ids["tree_held"] == entry["MESSAGE_ID"]
+
+
+def test_ids_never_change() -> None:
+    """Catalogues that are installed, and searches that people wrote down, know this one."""
+    assert "26abfbb08270926eeeb85a96fc16c70a" == events.message_id("directory_recreated")
+
+
+def test_advice_is_for_events() -> None:
+    """No advice is left of an event that is gone."""
+    assert events.ADVICE.keys() <= events.EVENTS.keys()

@@ -19,7 +19,7 @@ FLOORS = (
     {"schedule"},
     {"jobs", "guard", "service"},
     {"migrate", "layout", "status", "context_store"},
-    {"settings", "retention", "ledger", "events"},
+    {"settings", "retention", "ledger", "live", "events"},
     {"restic", "formats", "fsops"},
     {"report", "errors", "quantities"},
 )

@@ -10,16 +10,21 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import symbiont_datad
+from symbiont_datad.service.survey import systemd_version
+from symbiont_datad.service.unit import adapted
 from tests.conftest import AsNobody
+from tests.process.running import until
 from tests.support import NOBODY, Link, Tree, read_tree
 
 ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-peers.lock")
-UNITS = ("systemd/symbiont-datad.service", "systemd/user/symbiont-datad.service")
+UNITS = ("systemd/symbiont-datad.service", "systemd/symbiont-datad@.service", "systemd/user/symbiont-datad.service")
+PLISTS = ("launchd/ai.symbiont.datad.plist", "launchd/daemon/ai.symbiont.datad.plist")
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -142,20 +147,24 @@ def test_units_say_how_the_daemon_is_run(unit: str) -> None:
 
 def test_units_name_their_tree() -> None:
     """The system's tree lies in the state directory, a user's own below the home directory."""
-    system, user = (set(unit_lines(unit)) for unit in UNITS)
+    system, template, user = (set(unit_lines(unit)) for unit in UNITS)
+    assert "Environment=SYMBIONT_DATAD_ROOT_DATA_DIR=/home/%i/.symbiont/data" in template
     assert {"StateDirectory=symbiont", "Environment=SYMBIONT_DATAD_ROOT_DATA_DIR=/var/lib/symbiont/data"} <= system
     assert "Environment=SYMBIONT_DATAD_ROOT_DATA_DIR=%h/.symbiont/data" in user
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
-    """systemd knows every key and value. It exits with 0 even where it does not, so its messages count."""
+    """This machine's systemd knows every word of what `service install` would write. It exits with 0 even where it does
+    not, so its messages count."""
     if sys.platform != "linux":
         pytest.skip("not on this platform: systemd")
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    copy = tmp_path / Path(unit).name
-    copy.write_text(re.sub(r"(?m)^ExecStart=.*", "ExecStart=/bin/true", (ROOT / unit).read_text()))
+    version = systemd_version()
+    assert version is not None
+    copy = tmp_path / Path(unit).name.replace("@.", "@ada.")
+    copy.write_text(adapted((ROOT / unit).read_text(), version, "/bin/true"))
     kind = "--user" if "/user/" in unit else "--system"
     result = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", kind, copy],
@@ -166,12 +175,73 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
     assert (0, "") == (result.returncode, result.stderr)
 
 
-def test_launchd_agent_is_a_property_list() -> None:
-    """launchd finds the agent under its label, and starts it again after a failure."""
-    agent = plistlib.loads((ROOT / "launchd" / "ai.symbiont.datad.plist").read_bytes())
-    assert agent["Label"] == "ai.symbiont.datad"
-    assert agent["KeepAlive"] == {"SuccessfulExit": False}
-    assert '/symbiont-datad" run ' in agent["ProgramArguments"][-1]
+LAUNCHD: dict[str, Any] = {
+    "Label": str, "UserName": str, "ProgramArguments": [str], "EnvironmentVariables": {"HOME": str}, "RunAtLoad": bool,
+    "KeepAlive": {"SuccessfulExit": bool}, "ThrottleInterval": int, "ExitTimeOut": int, "ProcessType": str,
+    "LowPriorityIO": bool, "Nice": int, "Umask": int, "StandardOutPath": str, "StandardErrorPath": str,
+    "HardResourceLimits": {"Core": int},
+}  # fmt: skip
+"""The keys that are used, each with its type (launchd.plist(5)). launchd passes a key of another type over."""
+
+
+def mistyped(found: object, expected: Any, where: str = "") -> list[str]:
+    """What of a property list has another type than it must have, or is not known."""
+    match expected:
+        case dict():
+            if not isinstance(found, dict):
+                return [where]
+            unknown = [f"{where}.{key}: unknown" for key in found if key not in expected]
+            return unknown + [
+                bad for key in found.keys() & expected for bad in mistyped(found[key], expected[key], key)
+            ]
+        case [kind]:
+            return [where] if not isinstance(found, list) else [where for one in found if type(one) is not kind]
+        case _:
+            return [] if type(found) is expected else [where]
+
+
+@pytest.mark.parametrize("plist", PLISTS)
+def test_property_lists_are_of_the_right_types(plist: str) -> None:
+    """Every key is one of launchd's, with a value of its type; what keeps the agents in front is there."""
+    found = plistlib.loads((ROOT / plist).read_bytes())
+    assert [] == mistyped(found, LAUNCHD)
+    expected = {"Label": "ai.symbiont.datad", "KeepAlive": {"SuccessfulExit": False}, "ProcessType": "Background"}
+    assert expected == {name: found[name] for name in expected}
+    assert (True, 10) == (found["LowPriorityIO"], found["ThrottleInterval"])
+    assert found["HardResourceLimits"]["Core"] == 0
+
+
+def test_wrong_types_are_found() -> None:
+    """A number as text, a truth as a number and a key that launchd does not know are all seen."""
+    bad = {
+        "ThrottleInterval": "10",
+        "RunAtLoad": 1,
+        "Throttle": 10,
+        "KeepAlive": {"SuccessfulExit": "no"},
+        "ProgramArguments": [1],
+    }
+    assert 5 == len(mistyped(bad, LAUNCHD))
+
+
+def test_the_agents_program_line_runs_as_written(tmp_path: Path) -> None:
+    """The shell line of the shipped agent starts the daemon of the home directory, with its log in Library/Logs."""
+    agent = plistlib.loads((ROOT / PLISTS[0]).read_bytes())
+    program = tmp_path / "my home/.local/bin/symbiont-datad"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(Path(sys.executable).parent / "symbiont-datad")
+    log = tmp_path / "my home/Library/Logs/symbiont-datad.log"
+    log.parent.mkdir(parents=True)
+    process = subprocess.Popen(
+        agent["ProgramArguments"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "my home")},
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: log.exists() and "daemon_started" in log.read_text(), 30.0)
+        assert (tmp_path / "my home/.symbiont/data/state/agents").is_dir()
+    finally:
+        process.terminate()
+        assert 0 == process.wait(20)  # the shell is gone: it is the daemon that ends
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_environment_tables(sources: Sources) -> None:
 
 def test_which_file_is_read(sources: Sources) -> None:
     """The file is that of `--config`, else the variable's, else the user's, else the system's."""
-    system = settings_sources.SYSTEM_FILE
+    system = sources.home.parent / "etc/datad.toml"
     own = sources.home / ".symbiont/datad.toml"
     named = sources.home / "named.toml"
     for file in (system, own, named):

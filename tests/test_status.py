@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ import pytest
 from symbiont_datad.cli.status_screen import document, screen
 from symbiont_datad.fsops.lock import hold
 from symbiont_datad.ledger import Ledger, SpacePoint, UsagePoint
+from symbiont_datad.live import LiveState, read_state, write_state
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
-from symbiont_datad.status import LiveState, collect, read_state, write_state
+from symbiont_datad.status import collect
 
 
 def fill(daemon_dir: Path) -> None:
@@ -135,3 +138,46 @@ def test_the_state_reads_back(tmp_path: Path) -> None:
     state = LiveState(7, 1.0, 2.0, True, False, ("a warning",), {"clean": 9.0}, ("clean",))
     write_state(tmp_path, state)
     assert state == read_state(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_on_a_full_disk_the_state_moves_on(tmp_path: Path) -> None:
+    """Where there is no room for another file the old one is written over: the daemon does not seem to have stopped."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(small)], check=True)
+    try:
+        first = LiveState(1, 1.0, 1.0, True, True, ("something to say",), beat=1.0)
+        write_state(small, first)
+        with (small / "fill").open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        second = LiveState(1, 1.0, 2.0, True, False, beat=2.0)
+        write_state(small, second)
+        assert second == read_state(small)
+        assert ["fill", "status.json"] == sorted(path.name for path in small.iterdir())
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_state_in_memory(tmp_path: Path) -> None:
+    """With a runtime directory nothing is written to the disk but a link; the last state is a file again."""
+    own, runtime = tmp_path / "datad", tmp_path / "run"
+    own.mkdir()
+    runtime.mkdir()
+    for beat in (1.0, 2.0):
+        state = LiveState(1, 1.0, 1.0, True, True, beat=beat)
+        write_state(own, state, runtime)
+        assert state == read_state(own)
+    assert runtime / "status.json" == (own / "status.json").readlink()
+    last = LiveState(1, 1.0, 3.0, False, False)
+    write_state(own, last)
+    (runtime / "status.json").unlink()
+    assert last == read_state(own)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema": 1}', '{"schema": 1, "pid": 1, "unknown": 2}'])
+def test_a_state_that_is_none(tmp_path: Path, content: str) -> None:
+    """What can't be read as a state is no state."""
+    (tmp_path / "status.json").write_text(content)
+    assert read_state(tmp_path) is None

@@ -37,6 +37,10 @@ EVENTS: Mapping[str, Event] = {
     "daemon_stopped": Event(_I, "A clean end."),
     "settings_reloaded": Event(_I, "SIGHUP: the new settings are in force."),
     "settings_refused": Event(_E, "SIGHUP: the new settings are wrong; the old ones stay in force."),
+    "http_started": Event(_I, "The server of probes answers at its address."),
+    "http_failed": Event(
+        _E, "The server of probes can't listen at its address; it is tried again, and the tree is kept."
+    ),
     "tree_created": Event(_I, "The root directory was made; it was not there."),
     "tree_held": Event(_E, "The root's file system is not mounted (or its path can't be trusted); nothing is touched."),
     "tree_released": Event(_I, "The tree is kept again."),
@@ -108,6 +112,31 @@ EVENTS: Mapping[str, Event] = {
     "ledger_failed": Event(_E, "The ledger could not be written (a full disk?); work goes on."),
 }
 
+ADVICE: Mapping[str, str] = {
+    "settings_refused": "`symbiont-datad config check` names every problem; reload again when there is none left.",
+    "http_failed": "Free the address, or set another one as http.listen.",
+    "tree_held": "Mount the file system, or put the path right: the daemon goes on by itself within ten seconds.",
+    "directory_recreated": "What was in it is in the snapshots: `symbiont-datad snapshots`, `symbiont-datad restore`. "
+    "Find out who removes it.",
+    "permissions_restored": "If the new mode was meant, set it in [permissions].",
+    "owner_restored": "If the new owner was meant, set `owner` or `group`.",
+    "obstruction_quarantined": "It is in .quarantine/ in the root, with a record.json that says what it was and where.",
+    "repair_failed": "`symbiont-datad check` shows what is left; most often rights are missing, or the disk is full.",
+    "repair_refused": "Look at what it is, and remove it by hand if it is not wanted.",
+    "repair_backed_off": "Find the program that changes it: two that keep the same directory differently never end.",
+    "watch_failed": "Raise fs.inotify.max_user_instances or fs.inotify.max_user_watches with sysctl, if that is named.",
+    "job_left_something": "`symbiont-datad status` lists what, and what to do about it.",
+    "job_failed": "The reason says what stood in its way. It runs again by its timetable; a backup after ten minutes.",
+    "context_damaged": "`symbiont-datad check` names a good backup, `symbiont-datad versions` those in snapshots.",
+    "repository_damaged": "`symbiont-datad status` names the files. Do not prune before it is mended.",
+    "snapshot_skipped": "The reason says what stood in its way; nothing is lost while the next sweep succeeds.",
+    "backup_refused": "Make room there, or lower backup.min_free.",
+    "restore_drill_failed": "Trust no older backup blindly: `symbiont-datad verify --read-data` reads all of it.",
+    "ledger_replaced": "The old one is kept beside it under the name in the entry; nothing else is to be done.",
+    "ledger_failed": "Make room where the daemon keeps its own files (`daemon_dir`).",
+}
+"""What a person can do about an event; others need nothing."""
+
 _LEVELS = {_D: logging.DEBUG, _I: logging.INFO, _W: logging.WARNING, _E: logging.ERROR}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
@@ -142,6 +171,16 @@ def silence() -> None:
     """Say nothing until `configure` is called: for a command that tells of all that happens itself."""
     global _silent
     _silent = True
+
+
+def message_id(name: str) -> str:
+    """The 128 bits by which the journal's message catalogue knows an event (systemd.journal-fields(7), `MESSAGE_ID=`).
+
+    Made from its name, so an event keeps it for ever.
+    """
+    from hashlib import sha256
+
+    return sha256(f"symbiont-datad event {name}".encode()).hexdigest()[:32]
 
 
 def configure(form: str = "auto", level: str = "info", stream: IO[str] | None = None) -> None:
@@ -238,6 +277,7 @@ def encode_journal(entry: Mapping[str, Any]) -> bytes:
         "PRIORITY": _PRIORITIES.get(str(entry.get("level")), 6),
         "SYSLOG_IDENTIFIER": "symbiont-datad",
         "SYMBIONT_EVENT": entry["event"],
+        "MESSAGE_ID": message_id(str(entry["event"])),
     }
     for key, value in rest.items():
         name = "".join(c if c.isascii() and c.isalnum() else "_" for c in key.upper())

@@ -122,6 +122,9 @@ class Autosave(Section):
 
     keep_last: Count = Field(12, description="Number of the latest sweeps' snapshots to keep.", examples=[24])
     keep_hourly: Count = Field(24, description="Number of hours to keep one sweep's snapshot of.", examples=[48])
+    on_stop: bool = Field(
+        True, description="Whether the daemon sweeps once more when it is told to end; 2.5 s at most.", examples=[False]
+    )
 
 
 class Prompts(Section):

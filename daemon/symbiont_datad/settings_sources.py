@@ -19,14 +19,19 @@ from symbiont_datad.errors import SettingsError
 from symbiont_datad.report import printable
 from symbiont_datad.settings import Conflict, Loaded, Name, Settings, dotted, leaves, undotted
 from symbiont_datad.settings_conflicts import links_out
+from symbiont_datad.settings_places import (
+    CONFIG_VARIABLE,
+    PREFIX,
+    RUN_SECRETS,
+    SYSTEM_FILE,
+    content_of,
+    home_directory,
+    secret_directories,
+    state_directory,
+    usual_files,
+)
 from symbiont_datad.settings_retention import NamedPolicy, Retention
-from symbiont_datad.settings_types import MASK, PREFIX, is_secret, section_of, tables_of, unit_of
-
-CONFIG_VARIABLE = "SYMBIONT_DATAD_CONFIG"
-SYSTEM_FILE = Path("/etc/symbiont/datad.toml")
-RUN_SECRETS = Path("/run/secrets")
-
-_LARGEST_FILE = 4 * 1024 * 1024
+from symbiont_datad.settings_types import MASK, is_secret, section_of, tables_of, unit_of
 
 Path_ = tuple[str, ...]
 
@@ -71,31 +76,19 @@ class _Sources:
 def read(config_file: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]) -> Loaded:
     """See `settings.load`."""
     sources = _Sources()
-    home = _home(environ)
+    home = home_directory(environ)
     for name, value in overrides.items():
         if value is not None:
             _add_override(sources, name, value)
     _add_variables(sources, environ)
     file = _add_file(sources, config_file, environ, home)
-    for directory in _secret_directories(environ):
+    for directory in secret_directories(environ, RUN_SECRETS):
         _add_credentials(sources, directory)
-    settings = _validate(sources, _state_directory(environ), home)
+    settings = _validate(sources, state_directory(environ), home)
     if settings is None or sources.problems:
         raise SettingsError("\n".join(dict.fromkeys(printable(problem) for problem in sources.problems)))
     origins = {leaf.name: _origin(sources, leaf.path) for leaf in leaves(settings)}
     return Loaded(settings, origins, file)
-
-
-def _home(environ: Mapping[str, str]) -> Path | None:
-    home = environ.get("HOME")
-    if not home:
-        import pwd
-
-        try:
-            home = pwd.getpwuid(os.getuid()).pw_dir
-        except KeyError:
-            return None
-    return Path(home) if home.startswith("/") and "\0" not in home else None
 
 
 def _add_override(sources: _Sources, name: str, value: object) -> None:
@@ -145,7 +138,7 @@ def _add_file(
             return None
     if config_file is not None:
         return config_file if _add_toml(sources, config_file, required=True) else None
-    for candidate in ([home / ".symbiont" / "datad.toml"] if home else []) + [SYSTEM_FILE]:
+    for candidate in usual_files(home, SYSTEM_FILE):
         if _add_toml(sources, candidate, required=False):
             return candidate
     return None
@@ -154,7 +147,7 @@ def _add_file(
 def _add_toml(sources: _Sources, file: Path, required: bool) -> bool:
     """Whether there is such a file; what is wrong with it is kept as a problem."""
     try:
-        content = _content(file)
+        content = content_of(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         if required:
             sources.problems.append(f"{file}: can't be read: {error.strerror}")
@@ -188,21 +181,6 @@ def _syntax_problem(file: Path, text: str, error: str) -> str:
     return f"{file}, line {line}, column {column}: {error}"
 
 
-def _content(file: Path) -> bytes:
-    with open(file, "rb") as stream:
-        content = stream.read(_LARGEST_FILE + 1)
-    if len(content) > _LARGEST_FILE:
-        raise ValueError("it is larger than 4 MiB")
-    return content
-
-
-def _secret_directories(environ: Mapping[str, str]) -> Iterator[Path]:
-    named = environ.get("CREDENTIALS_DIRECTORY", "")
-    if named.startswith("/") and "\0" not in named:
-        yield Path(named)
-    yield RUN_SECRETS
-
-
 def _add_credentials(sources: _Sources, directory: Path) -> None:
     try:
         files = sorted(path for path in directory.iterdir() if path.name.upper().startswith(PREFIX))
@@ -212,7 +190,7 @@ def _add_credentials(sources: _Sources, directory: Path) -> None:
         try:
             if not stat.S_ISREG(file.stat().st_mode):
                 continue
-            value = _content(file).decode("utf-8").strip("\r\n")
+            value = content_of(file).decode("utf-8").strip("\r\n")
         except (OSError, ValueError) as error:
             # A decoding error quotes the content.
             text = error.strerror if isinstance(error, OSError) else "it is not UTF-8, or too large"
@@ -221,17 +199,12 @@ def _add_credentials(sources: _Sources, directory: Path) -> None:
         _add_variable(sources, file.name, value, f"credential {file}")
 
 
-def _state_directory(environ: Mapping[str, str]) -> Path | None:
-    first = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return Path(first) if first.startswith("/") and "\0" not in first else None
-
-
-def _validate(sources: _Sources, state_directory: Path | None, home: Path | None) -> Settings | None:
+def _validate(sources: _Sources, state: Path | None, home: Path | None) -> Settings | None:
     """The settings, or None after the problems were kept. A bad value is set aside, so that all are found at once."""
     values, set_aside = dict(sources.values), set[Path_]()
-    if state_directory is not None:
-        values.setdefault(("daemon_dir",), state_directory / "datad")
-        values.setdefault(("backup", "repository"), str(state_directory / "backups"))
+    if state is not None:
+        values.setdefault(("daemon_dir",), state / "datad")
+        values.setdefault(("backup", "repository"), str(state / "backups"))
     while True:
         try:
             settings = Settings.model_validate(_nested(values), context={"home": home})

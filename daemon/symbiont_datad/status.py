@@ -4,44 +4,26 @@ The daemon leaves its live state in `status.json`; the rest is read from the led
 works with the daemon down, and says since when.
 """
 
-import json
-import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.cells import Cell, cells
-from symbiont_datad.fsops.lock import holder
 from symbiont_datad.fsops.root import Tree, resolve
 from symbiont_datad.ledger import Ledger, LedgerError, Row, Run, SpacePoint, UsagePoint
 from symbiont_datad.ledger_prompts import Executions
+from symbiont_datad.live import LiveState, keeper, read_state
 from symbiont_datad.report import CacheUse, Finding
 from symbiont_datad.retention.forecast import LOOKS_BACK_S, Forecast, forecast
 
-_STATE = "status.json"
 _DAY_S = 86400.0
 _DAYS = 7
 _HEALED_S = 7 * _DAY_S
 
 HEALING = ("context_restored", "context_converted", "context_quarantined")
 """The kinds of actions that heal contexts."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveState:
-    """What only the daemon itself knows. Times in seconds since the epoch."""
-
-    pid: int
-    started_at: float
-    written_at: float
-    running: bool
-    ready: bool
-    warnings: tuple[str, ...] = ()
-    next_runs: Mapping[str, float] = field(default_factory=dict)
-    active_jobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +59,7 @@ class Status:
 
 def collect(root: str, daemon_dir: Path) -> Status:
     """The state of the daemon that keeps `root` and has its own files in `daemon_dir`. Changes nothing."""
-    pid = holder(daemon_dir / "locks" / "keeper.lock")
+    pid = keeper(daemon_dir)
     live = read_state(daemon_dir)
     empty = Status(root, pid, live, (), None, {}, {}, (), cells=_cells(root))
     path = daemon_dir / "ledger.db"
@@ -126,20 +108,3 @@ def _cells(root: str) -> tuple[Cell, ...]:
         return tuple(cells(Tree(resolve(root))))
     except (OSError, UnsafePath):
         return ()
-
-
-def write_state(daemon_dir: Path, state: LiveState) -> None:
-    """Leave the live state; whoever reads gets the old or the new one, whole. It need not survive a crash: no fsync."""
-    temporary = daemon_dir / f".{_STATE}.{os.getpid()}"
-    temporary.write_text(json.dumps({"schema": 1, **asdict(state)}), encoding="utf-8")
-    temporary.replace(daemon_dir / _STATE)
-
-
-def read_state(daemon_dir: Path) -> LiveState | None:
-    """The live state that a daemon left, or None."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads((daemon_dir / _STATE).read_text(encoding="utf-8"))
-        found.pop("schema")
-        found["warnings"], found["active_jobs"] = tuple(found["warnings"]), tuple(found["active_jobs"])
-        return LiveState(**found)
-    return None

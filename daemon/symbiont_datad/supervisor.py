@@ -14,7 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -29,12 +31,16 @@ from symbiont_datad.jobs.context import Progress, job_settings
 from symbiont_datad.jobs.runner import Child
 from symbiont_datad.jobs.secrets import check_secrets
 from symbiont_datad.ledger import Ledger, LedgerError
+from symbiont_datad.live import LiveState, write_state
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Health, JobReport, Outcome
 from symbiont_datad.schedule import Schedule, Timetable
+from symbiont_datad.service.endpoint import Endpoint, listening
 from symbiont_datad.service.notify import Notifier, watchdog_interval
 from symbiont_datad.service.priority import short_slices
-from symbiont_datad.status import LiveState, write_state
+from symbiont_datad.service.probe import Probe, trouble
+from symbiont_datad.service.request import Answer, Routes
+from symbiont_datad.settings_places import state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +48,10 @@ if TYPE_CHECKING:
     from symbiont_datad.settings import Settings
 
 _TURN_S = 10.0
-_STATE_EVERY_S = 60.0
-_CHILD_GRACE_S = 3.0
+_STATE_EVERY_S = 30.0
+_LAST_SWEEP_S = 2.5
+_CHILD_GRACE_S = 3.5
+"""From the end of the main loop on: so long may the last sweep take, and so long any job's process is waited for."""
 _RETRY_S = 600.0
 """So long after a failed run of a heavy job it is tried again, if its timetable has it later: a repository that is away
 may be back soon."""
@@ -62,12 +70,14 @@ class Supervisor:
         self._stopping = False
         self._reload = False
         self._notifier = Notifier()
+        self._endpoint = Endpoint(self._routes())
         self._children: dict[str, Child] = {}
         self._starting = threading.Lock()
         self._failing: dict[str, str] = {}
+        self._refused = ""
         self._no_ledger = ""
+        self._been_ready = False
         self._started_at = 0.0
-        self._state_written = 0.0
 
     def run(self) -> ExitCode:
         """Keep the tree until a signal says to stop. Raises SettingsError or Locked when it can't begin."""
@@ -89,8 +99,10 @@ class Supervisor:
         events.configure(self._settings.logging.format, self._settings.logging.level)
         self._jobs = job_settings(self._settings)
         check_secrets(self._jobs.repository.secrets)
+        self._listening = listening(self._settings)
         root = self._jobs.layout.root
         stack.enter_context(hold(self._jobs.lock_path("keeper"), f"{root} is kept by another daemon"))
+        self._leave(self._state(Health(True, False), {}))  # what a daemon before us left tells of that one
         self._ledger = Ledger(None)
         stack.callback(self._close_ledger)
         self._open_ledger()
@@ -113,6 +125,7 @@ class Supervisor:
         self._space = SpaceWatch(self._watched(), self._recorder, self._make_room)
         stack.callback(self._space.stop)
         stack.callback(self._end_jobs)
+        stack.callback(self._endpoint.close)
         for job in self._schedule.start(_timetables(self._settings), self._last_successes()):
             emit("job_caught_up", job=job)
         emit(
@@ -121,6 +134,7 @@ class Supervisor:
             directories=len(self._jobs.layout.directories),
             ready_after_s=round(time.monotonic() - begun, 3),
         )
+        self._endpoint.follow(self._listening)
         self._notifier.ready(self._summary())
         self._write_state()
         self._space.start()
@@ -180,11 +194,14 @@ class Supervisor:
             if os.getpid() == 1:
                 with self._starting:  # a child that is not listed yet is no orphan
                     _reap_orphans({child.pid for child in list(self._children.values())})
-            if self._health().alive:
+            health = self._health()
+            if health.alive:
                 self._notifier.alive()
             self._notifier.status(self._summary())
             self._open_ledger()
-            if time.monotonic() - self._state_written > _STATE_EVERY_S:
+            self._endpoint.follow(self._listening)
+            late = time.monotonic() - self._left.beat > _STATE_EVERY_S
+            if late or (health.alive, health.ready) != (self._left.alive, self._left.ready):
                 self._write_state()
 
     def _wait(self, timeout_s: float) -> bool:
@@ -195,19 +212,23 @@ class Supervisor:
 
     def _read_settings_again(self) -> None:
         self._notifier.reloading()
+        self._refused = ""
         try:
             settings = self._load()
             self._refuse_moved(settings)
             jobs = job_settings(settings)
             check_secrets(jobs.repository.secrets)
+            wanted = listening(settings)
         except (SettingsError, OSError, ValueError) as error:
+            self._refused = str(error).partition("\n")[0]
             emit("settings_refused", reason=str(error))
         else:
-            self._settings, self._jobs = settings, jobs
+            self._settings, self._jobs, self._listening = settings, jobs, wanted
             events.configure(settings.logging.format, settings.logging.level)
             self._guard.reload(self._jobs.layout, _guard_settings(settings))
             self._schedule.reload(_timetables(settings), self._last_successes())
             self._space.reload(self._watched())
+            self._endpoint.follow(wanted)
             emit("settings_reloaded")
         self._notifier.ready(self._summary())
 
@@ -224,7 +245,9 @@ class Supervisor:
 
     def _run_job(self, name: str) -> None:
         """Called by the schedule in a thread of its own."""
-        report = self._report_of(name)
+        if self._is_stopping():
+            return
+        report = self._run_child(name)
         if self._is_stopping():  # it was asked to end, and did not have to leave a report
             return
         if report is None:
@@ -245,19 +268,18 @@ class Supervisor:
 
     def _make_room(self, name: str) -> JobReport | None:
         """Called by the watch on free space, in its own thread."""
-        report = self._report_of(name)
-        return report if report is not None and not self._is_stopping() else None
+        report = self._run_child(name) if not self._is_stopping() else None
+        return report if not self._is_stopping() else None
 
-    def _report_of(self, name: str) -> JobReport | None:
-        """Run a job in a process of its own and wait for it. None when another run of it is under way, or when the
-        daemon is ending.
+    def _run_child(self, name: str, last: bool = False) -> JobReport | None:
+        """Run a job in a process of its own and wait for it; None when another run of it is under way.
+
+        `last`: it may run although the daemon is about to end.
         """
-        if self._is_stopping():
-            return None
         try:
             with self._starting:
                 child = self._children[name] = Child(name, self._jobs)
-            if self._is_stopping():  # `_end_jobs` may not have seen it
+            if self._is_stopping() and not last:  # `_end_jobs` may not have seen it
                 child.stop()
             try:
                 report = child.wait(lambda: self._notifier.status(self._summary()))
@@ -279,14 +301,27 @@ class Supervisor:
         return Watched(self._jobs.layout.tree, str(location) if location else "", self._jobs.marks)
 
     def _end_jobs(self) -> None:
+        """Have a last sweep save what changed since the one before, if there is time, and end all other jobs."""
+        begun = time.monotonic()
         self._schedule.stop()
+        for name, child in list(self._children.items()):
+            if name != "sweep":
+                child.stop()
+        if self._settings.autosave.on_stop and self._been_ready and "sweep" not in self._children:
+            thread = threading.Thread(target=self._run_child, args=("sweep", True), name="last sweep", daemon=True)
+            thread.start()
+            thread.join(_LAST_SWEEP_S)
+        elif self._settings.autosave.on_stop:
+            self._await_jobs(begun + _LAST_SWEEP_S)
         for child in list(self._children.values()):
             child.stop()
-        deadline = time.monotonic() + _CHILD_GRACE_S
-        while self._children and time.monotonic() < deadline:
-            time.sleep(0.02)
+        self._await_jobs(begun + _CHILD_GRACE_S)
         for child in list(self._children.values()):
             child.kill()
+
+    def _await_jobs(self, until: float) -> None:
+        while self._children and time.monotonic() < until:
+            time.sleep(0.02)
 
     # What is said of it
 
@@ -296,8 +331,19 @@ class Supervisor:
         warnings += self._guard.warnings()
         warnings += self._space.warnings()
         warnings += [f"nothing is recorded: {self._no_ledger}"] if self._no_ledger else []
+        warnings += [self._endpoint.problem] if self._endpoint.problem else []
+        warnings += [f"the new settings were refused: {self._refused}"] if self._refused else []
         warnings += [f"{job} failed: {reason}" for job, reason in sorted(self._failing.copy().items())]
         return Health(all(parts.values()), self._guard.keeping(), tuple(warnings))
+
+    def _routes(self) -> Routes:
+        """What is answered over HTTP; the metrics' place is here too."""
+
+        def answer(probe: Probe) -> Answer:
+            why = trouble(probe, self._left, os.getpid(), time.monotonic())
+            return Answer(503 if why else 200, f"{why or 'ok'}\n".encode())
+
+        return {f"/{probe}z": partial(answer, probe) for probe in Probe}
 
     def _summary(self) -> str:
         health = self._health()
@@ -313,20 +359,33 @@ class Supervisor:
 
     def _write_state(self, final: bool = False) -> None:
         """Leave the daemon's state for `status`; `final` when it ends."""
-        self._state_written = time.monotonic()
-        health = Health(False, False) if final else self._health()
-        state = LiveState(
+        if final:
+            self._leave(replace(self._state(Health(False, False), {}), running=False, active_jobs=()))
+        else:
+            self._leave(self._state(self._health(), self._schedule.next_runs()))
+
+    def _state(self, health: Health, next_runs: "Mapping[str, float]") -> LiveState:
+        self._been_ready |= health.ready
+        return LiveState(
             pid=os.getpid(),
             started_at=self._started_at,
             written_at=time.time(),
-            running=not final,
+            running=True,
             ready=health.ready,
             warnings=health.warnings,
-            next_runs=self._schedule.next_runs() if not final else {},
-            active_jobs=tuple(sorted(self._children)) if not final else (),
+            next_runs=next_runs,
+            active_jobs=tuple(sorted(self._children.copy())),
+            started=self._been_ready,
+            alive=health.alive,
+            beat=time.monotonic(),
+            every_s=_STATE_EVERY_S + _TURN_S,
         )
+
+    def _leave(self, state: LiveState) -> None:
+        self._left = state
+        runtime = state_directory(os.environ, "RUNTIME_DIRECTORY") if state.running else None
         with suppress(OSError):
-            write_state(self._jobs.daemon_dir, state)
+            write_state(self._jobs.daemon_dir, state, runtime)
 
     # Signals
 

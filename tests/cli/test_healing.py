@@ -68,7 +68,7 @@ def test_a_plan_and_its_result_name_the_same(root: Path, datad: Datad, broken: d
     text = datad("status").stdout
     assert f"context restored        {cut}" in text
     assert "put back as it was at 2026-11-17T07:20:00Z" in text
-    assert "quarantine" not in text
+    assert ".quarantine/" not in text
 
 
 def test_healing_is_a_setting(root: Path, datad: Datad, broken: dict[str, Path], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops import mount
-from symbiont_datad.fsops.mount import is_mount_point, mount_of, mount_points, mounts_below
+from symbiont_datad.fsops.mount import Mount, is_mount_point, is_volume, mount_of, mount_points, mounts_below
 from symbiont_datad.fsops.root import Tree, pinned
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
@@ -43,6 +43,43 @@ def test_mount_points_by_any_name(tmp_path: Path, name: str) -> None:
         assert frozenset() == mounts_below(str(tmp_path / "tre"))
     assert not is_mount_point(str(at))
     assert frozenset() == mounts_below(str(tree))
+
+
+def test_a_directory_bound_over_itself_is_no_volume(tmp_path: Path) -> None:
+    """A sandbox does that to what it leaves writable. With a volume below it is one; one that comes after is hidden."""
+    at = tmp_path / "at"
+    at.mkdir()
+    with bound(at, at):
+        assert str(at) in mount_points()
+        assert not is_mount_point(str(at))
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(at)], check=True)
+    try:
+        with bound(at, at):
+            assert is_mount_point(str(at))
+    finally:
+        subprocess.run(["umount", str(at)], check=True)
+
+
+ROOTFS = Mount(1, 0, "8:1", "/", "/")
+
+
+@pytest.mark.parametrize(
+    ("expected", "seen"),
+    [
+        (False, []),
+        (True, [Mount(2, 1, "8:2", "/", "/srv/v")]),
+        (True, [Mount(2, 1, "8:1", "/pool/v", "/srv/v")]),
+        (False, [Mount(2, 1, "8:1", "/srv/v", "/srv/v")]),
+        (True, [Mount(2, 1, "8:2", "/", "/srv/v"), Mount(3, 2, "8:2", "/", "/srv/v")]),
+        (False, [Mount(3, 2, "8:1", "/srv/v", "/srv/v"), Mount(2, 1, "8:2", "/", "/srv/v")]),
+        (False, [Mount(2, 1, "8:2", "/", "/srv"), Mount(3, 2, "8:2", "/v", "/srv/v")]),
+        (True, [Mount(2, 1, "8:2", "/", "/srv"), Mount(3, 2, "8:1", "/srv/v", "/srv/v")]),
+        (True, [Mount(2, 1, "8:2", "/", "/srv/v"), Mount(3, 1, "8:3", "/", "/srv/v/inner")]),
+    ],
+)
+def test_which_mounts_are_volumes(expected: bool, seen: list[Mount]) -> None:
+    """What is on top counts: a volume, a part of one, the directory itself once more, a volume hidden by that."""
+    assert expected is is_volume("/srv/v", [ROOTFS, *seen])
 
 
 def test_a_bind_mount_of_the_same_file_system_is_told_apart(tmp_path: Path) -> None:

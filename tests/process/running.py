@@ -168,7 +168,8 @@ def running(
 ) -> Iterator[Daemon]:
     """A daemon of the tree `base/data` (or `root`) with these settings, ready unless `wait` is false; ended after.
 
-    Its own files are beside the root, its log is JSON in a file. `prefix` is a command to start it with.
+    Its own files are beside the root, its log is JSON in a file. `prefix` is a command to start it with. There is no
+    last sweep at its end, unless `environ` asks for it.
     """
     base.mkdir(parents=True, exist_ok=True)
     tag = f"{random.getrandbits(32):08x}"
@@ -178,7 +179,8 @@ def running(
     log, errors = base / f"log-{tag}", base / f"errors-{tag}"
     manager = Manager()
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("SYMBIONT_", "WATCHDOG_"))}
-    given = {**kept, "HOME": str(base), "NOTIFY_SOCKET": manager.address, **(environ or {})}
+    own = {"HOME": str(base), "NOTIFY_SOCKET": manager.address, "SYMBIONT_DATAD_AUTOSAVE__ON_STOP": "false"}
+    given = {**kept, **own, **(environ or {})}
     begun = time.monotonic()
     with log.open("wb") as out, errors.open("wb") as err:
         process = subprocess.Popen(

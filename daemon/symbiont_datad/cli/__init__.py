@@ -4,15 +4,19 @@ import gc
 import os
 import sys
 
+from symbiont_datad.cli import health
 from symbiont_datad.errors import DatadError, ExitCode
-from symbiont_datad.ledger import LedgerError
 
 
 def main() -> None:
     """The command `symbiont-datad`. A failure that we know of is one line on stderr and its exit code."""
+    question = health.asked(sys.argv[1:])
+    if question is not None:
+        sys.exit(int(health.answer(question)))
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for any takes 8 ms
     gc.disable()  # until the settings are loaded: what is imported lives, and looking at it for garbage takes a while
     from symbiont_datad.cli.app import app
+    from symbiont_datad.ledger import LedgerError
 
     try:
         app()

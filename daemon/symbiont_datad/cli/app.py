@@ -9,12 +9,14 @@ import symbiont_datad
 from symbiont_datad.cli import (
     config,
     events,
+    health,
     history,
     jobs,
     key,
     repository,
     restore,
     run,
+    service,
     snapshots,
     status,
     templates,
@@ -70,6 +72,8 @@ app.command()(history.versions)
 app.command()(history.diff)
 app.add_typer(templates.app)
 app.add_typer(vectors.app)
+health.add_to(app)
 app.add_typer(config.app)
 app.add_typer(repository.app)
 app.add_typer(key.app)
+app.add_typer(service.app)

@@ -2,24 +2,47 @@
 
 import os
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _UNKNOWN = -1
 
 
-def mount_points() -> frozenset[str]:
-    """The absolute paths at which something is mounted, bind mounts included; empty where the system doesn't tell.
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount: its number, that of the one below it, the device, which directory of it, and where that is seen."""
 
-    The fifth field of a line is the path, with blanks and backslashes as octal escapes (proc(5), "mountinfo").
+    number: int
+    below: int
+    device: str
+    root: str
+    point: str
+
+
+def mounts() -> tuple[Mount, ...]:
+    """All that this process sees, in the order in which they were made; none where the system doesn't tell.
+
+    Paths have blanks and backslashes as octal escapes (proc(5), "mountinfo").
     """
     try:
         with open(_MOUNTINFO, "rb") as file:
-            fields = [line.split(b" ", 5)[4] for line in file if line.count(b" ") >= 5]
+            lines = [line.split(b" ", 5) for line in file if line.count(b" ") >= 5]
     except FileNotFoundError:
-        return frozenset()
-    return frozenset(
-        os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)) for field in fields
+        return ()
+    return tuple(
+        Mount(int(number), int(below), device.decode(), _unescaped(root), _unescaped(point))
+        for number, below, device, root, point, _ in lines
     )
+
+
+def _unescaped(field: bytes) -> str:
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
+
+
+def mount_points() -> frozenset[str]:
+    """The absolute paths at which something is mounted, bind mounts included; empty where the system doesn't tell."""
+    return frozenset(mount.point for mount in mounts())
 
 
 def mount_of(fd: int) -> int:
@@ -41,8 +64,35 @@ def mount_of(fd: int) -> int:
 def is_mount_point(path: str) -> bool:
     """Whether a file system is mounted at the absolute path, whose links are followed."""
     path = os.path.realpath(path)
-    points = mount_points()
-    return path in points if points else os.path.ismount(path)
+    seen = mounts()
+    return is_volume(path, seen) if seen else os.path.ismount(path)
+
+
+def is_volume(path: str, seen: Iterable[Mount]) -> bool:
+    """Whether what is seen at a path is anything else than the directory that is there without a mount.
+
+    A service manager's sandbox binds the directories that it leaves writable over themselves (systemd.exec(5),
+    `ReadWritePaths=`, `StateDirectory=`). That is a mount, and no volume; and it hides a volume that comes later.
+    """
+    there, around = _on_top(path, seen), _around(path, seen)
+    if there is None or around is None:
+        return there is not None
+    without = around.root.rstrip("/") + path[len(around.point.rstrip("/")) :]
+    return (there.device, there.root) != (around.device, without)
+
+
+def _on_top(point: str, seen: Iterable[Mount]) -> Mount | None:
+    stacked = [mount for mount in seen if mount.point == point]
+    covered = {mount.below for mount in stacked}
+    return next((mount for mount in reversed(stacked) if mount.number not in covered), None)
+
+
+def _around(path: str, seen: Iterable[Mount]) -> Mount | None:
+    """What is mounted nearest above a path."""
+    above = {
+        mount.point for mount in seen if mount.point != path and f"{path}/".startswith(f"{mount.point.rstrip('/')}/")
+    }
+    return _on_top(max(above, key=len), seen) if above else None
 
 
 def mounts_below(path: str) -> frozenset[str]:
