@@ -1,9 +1,10 @@
-"""Retention against `find -delete`: 50,000 of 100,000 files in one flat directory, on this disk.
+"""Retention against `find -delete` and systemd-tmpfiles: half of 100,000 files of cache, history and logs, by age.
 
-    python bench/clean.py [--directory DIR] [--files 100000] [--rounds 3]
+    python bench/clean.py [--directory DIR] [--files 100000] [--rounds 3] [--only NAME]
 
-Each round makes two such trees, syncs, and lets each tool clean one, in turns. Both run as a fresh process; ours writes
-a row for each file into its ledger, and counts its whole life. Run by hand: it takes a minute or two.
+Each round makes one such tree for each tool, syncs, and lets each clean its own, in turns. All run as fresh processes;
+`clean` is a job process as the daemon starts one, with a row in its ledger for each file, and counts its whole life.
+Run by hand: it takes some minutes.
 """
 
 import argparse
@@ -14,33 +15,50 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from statistics import median
 
 DAY = 86_400.0
 OLD_DAYS = 7
+PLACES = ("prompts/cache", "prompts/history/{day}", "logs/agents")
+"""Where the files go, a third each; the history has 30 files a day."""
+
+HISTORY_A_DAY = 30
 
 
-def make(root: Path, files: int) -> Path:
-    """A tree whose cache holds `files` files of about 300 bytes, every second one older than the limit."""
-    cache = root / "prompts" / "cache"
-    cache.mkdir(parents=True)
+def make(root: Path, files: int) -> int:
+    """A tree of so many files of 300 bytes, half of them older than the limit; how many those are.
+
+    Days are old as a whole, as they are in a history.
+    """
     random, now, body = Random(1), time.time(), b"x" * 300
-    fd = os.open(cache, os.O_RDONLY)
-    for number in range(files):
-        name = f"{random.getrandbits(256):064x}.json"
-        file = os.open(name, os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=fd)
-        os.write(file, body)
-        os.close(file)
-        age = random.uniform(OLD_DAYS + 1, 60) * DAY if number % 2 else random.uniform(0, OLD_DAYS - 1) * DAY
-        os.utime(name, (now - age, now - age), dir_fd=fd)
-    os.close(fd)
-    return cache
+    old = 0
+    for place in PLACES:
+        count = files // len(PLACES)
+        for number in range(count):
+            is_old = number % 2 == 0
+            folder = place
+            if "{day}" in place:
+                day = number // HISTORY_A_DAY
+                is_old = day % 2 == 0
+                folder = place.format(day=f"day-{day:05}")
+            old += is_old
+            age = random.uniform(OLD_DAYS + 1, 60) * DAY if is_old else random.uniform(0, OLD_DAYS - 1) * DAY
+            directory = root / folder
+            if number % HISTORY_A_DAY == 0:
+                directory.mkdir(parents=True, exist_ok=True)
+            path = directory / f"{random.getrandbits(128):032x}.json"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+            os.write(fd, body)
+            os.close(fd)
+            os.utime(path, (now - age, now - age))
+    return old
 
 
-def clean(root: str, daemon_dir: str) -> None:
-    """The process that is measured: `clean` with one rule, as a job process runs it."""
+def clean(root: str, daemon_dir: str, undo: str) -> None:
+    """The process that is measured: `clean` with three rules, as a job process runs it."""
     from symbiont_datad.events import configure
     from symbiont_datad.jobs.context import JobSettings, Keep, RepositorySettings, SnapshotSettings
     from symbiont_datad.jobs.runner import run_here
@@ -48,13 +66,18 @@ def clean(root: str, daemon_dir: str) -> None:
     from symbiont_datad.layout import Category, Directory, Layout
     from symbiont_datad.ledger import Ledger
     from symbiont_datad.quantities import Share
-    from symbiont_datad.retention.rules import Rule
+    from symbiont_datad.retention.rules import AgeBy, Rule
 
+    rows = ("", "prompts", "prompts/cache", "prompts/history", "logs", "logs/agents")
     layout = Layout(
         root=root,
-        directories=(Directory("", 0o755, ""), Directory("prompts", 0o755, ""), Directory("prompts/cache", 0o755, "")),
+        directories=tuple(Directory(path, 0o755, "", open=path == "prompts/history") for path in rows),
         categories=tuple((category, category.value) for category in Category if category is not Category.OTHER),
-        rules=(Rule("cache", "prompts/cache", max_age_s=OLD_DAYS * DAY),),
+        rules=(
+            Rule("cache", "prompts/cache", max_age_s=OLD_DAYS * DAY, age_by=AgeBy.USED, cache=True),
+            Rule("history", "prompts/history", max_age_s=OLD_DAYS * DAY, whole=undo != "files"),
+            Rule("logs", "logs", max_age_s=OLD_DAYS * DAY, keep_newest=True),
+        ),
     )
     settings = JobSettings(
         layout=layout,
@@ -65,18 +88,55 @@ def clean(root: str, daemon_dir: str) -> None:
         backup_count=3,
         settle_s=10.0,
         keep_if_open=True,
-        require_snapshot=True,
+        require_snapshot=False,
         log_format="json",
         log_level="info",
+        undo_window_s=DAY if undo == "undo" else 0.0,
     )
     configure("json", "info")
     with Ledger(settings.ledger_path) as ledger:
         report = run_here("clean", settings, ledger)
-        rows = ledger.count_actions(0.0).get("file_removed", 0)
+        told = sum(ledger.count_actions(0.0).values())
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"removed": report.actions_total, "rows": rows, "job_s": report.duration_s, "peak_kib": peak}))
+    print(
+        json.dumps(
+            {
+                "actions": report.actions_total,
+                "rows": told,
+                "job_s": report.duration_s,
+                "peak_kib": peak,
+            }
+        )
+    )
+
+
+def find(root: Path) -> list[str]:
+    """What people write into a crontab."""
+    return ["find", str(root), "-type", "f", "-mtime", f"+{OLD_DAYS}", "-delete"]
+
+
+def tmpfiles(root: Path) -> list[str]:
+    """systemd-tmpfiles with a line for each place, by the time of writing."""
+    config = root.parent / "clean.conf"
+    lines = [f"e {root}/{place.split('/{')[0]} - - - m:{OLD_DAYS}d" for place in PLACES]
+    config.write_text("\n".join(lines) + "\n")
+    return ["systemd-tmpfiles", "--clean", str(config)]
+
+
+def ours(kind: str) -> Callable[[Path], list[str]]:
+    """`clean`: at once, file by file; at once, days as a whole; with everything but the cache kept to be undone."""
+    return lambda root: [sys.executable, __file__, "--clean", str(root), str(root.parent / "datad"), kind]
+
+
+TOOLS: dict[str, Callable[[Path], list[str]]] = {
+    "find -delete": find,
+    "systemd-tmpfiles": tmpfiles,
+    "clean, file by file": ours("files"),
+    "clean, days whole": ours("whole"),
+    "clean, with undo": ours("undo"),
+}
 
 
 def measure(command: list[str]) -> tuple[float, str]:
@@ -89,39 +149,39 @@ def measure(command: list[str]) -> tuple[float, str]:
 def main() -> None:
     """Make, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where; no tmpfs")
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where; no tmpfs")
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", action="append", help="one of the tools; may be given more than once")
     arguments = parser.parse_args()
-    ours, theirs, peak = list[float](), list[float](), 0
-    answer: dict[str, float] = {}
+    tools = {name: tool for name, tool in TOOLS.items() if not arguments.only or name in arguments.only}
+    seconds: dict[str, list[float]] = {name: [] for name in tools}
+    peak = old = 0
     for number in range(arguments.rounds):
+        order = list(tools)[number % len(tools) :] + list(tools)[: number % len(tools)]
         base = Path(tempfile.mkdtemp(prefix="datad-bench-", dir=arguments.directory)).resolve()
         try:
-            roots = base / "ours", base / "theirs"
-            caches = [make(root, arguments.files) for root in roots]
-            turns = [0, 1] if number % 2 else [1, 0]
-            for turn in turns:
+            for name in order:
+                root = base / name.replace(" ", "-") / "data"
+                old = make(root, arguments.files)
                 os.sync()
                 time.sleep(1)
-                if turn:
-                    command = ["find", str(caches[1]), "-type", "f", "-mtime", f"+{OLD_DAYS}", "-delete"]
-                    theirs.append(measure(command)[0])
-                else:
-                    command = [sys.executable, __file__, "--clean", str(roots[0]), str(base / "datad")]
-                    seconds, told = measure(command)
-                    ours.append(seconds)
+                took, told = measure(tools[name](root))
+                seconds[name].append(took)
+                left = sum(len(files) for folder, _, files in os.walk(root) if ".quarantine" not in folder)
+                total = arguments.files // len(PLACES) * len(PLACES)
+                assert left == total - old, (name, left, total - old)
+                if told.startswith("{"):
                     answer = json.loads(told)
+                    assert answer["actions"] == answer["rows"], answer
                     peak = max(peak, int(answer["peak_kib"]))
-            left = [len(os.listdir(cache)) for cache in caches]
-            assert left == [arguments.files - arguments.files // 2] * 2, left
-            assert answer["removed"] == answer["rows"] == arguments.files // 2, answer
-            print(f"round {number + 1}: clean {ours[-1]:.2f} s (job {answer['job_s']:.2f} s), find {theirs[-1]:.2f} s")
+            print(f"round {number + 1}: " + ", ".join(f"{name} {took[-1]:.2f} s" for name, took in seconds.items()))
         finally:
             shutil.rmtree(base)
-    print(f"\n{arguments.files // 2} of {arguments.files} files; median of {arguments.rounds}; peak {peak >> 10} MiB")
-    print(f"{'find -delete':14}{median(theirs):7.2f} s   1.00")
-    print(f"{'clean':14}{median(ours):7.2f} s   {median(ours) / median(theirs):.2f}")
+    print(f"\n{old} of {arguments.files} files; median of {arguments.rounds}; peak {peak >> 10} MiB")
+    first = median(seconds[next(iter(tools))])
+    for name, all_of_them in seconds.items():
+        print(f"{name:22}{median(all_of_them):7.2f} s   {median(all_of_them) / first:.2f}")
 
 
 if __name__ == "__main__":

@@ -257,23 +257,22 @@ def test_a_file_is_found_by_what_was_done_to_its_directory(path: Path) -> None:
 
 
 def test_old_points_are_thinned_out(path: Path) -> None:
-    """All of the last two days, one an hour before that, one a day after sixty; the newest of each stays."""
-    day, step = 86_400.0, 1800.0
-    points = int(70 * day / step)
+    """All of the last two days, one an hour before that, one a day after sixty."""
+    day, hour = 86_400.0, 3600.0
+    now = 65 * day
+    times = [number * 6 * hour for number in range(62 * 4)]
+    times += [62 * day + number * 600 for number in range(3 * 144 + 1)]
     with Ledger(path) as ledger:
-        for number in range(points + 1):
-            at = number * step
-            space = SpacePoint(at, number, 10, 3, 4)
-            ledger.record_usage([UsagePoint(at, "logs", number, 1)], space, [UsagePoint(at, "logs/a", number, 1)])
+        for at in times:
+            space = SpacePoint(at, 1, 10, 3, 4)
+            ledger.record_usage([UsagePoint(at, "logs", 1, 1)], space, [UsagePoint(at, "logs/a", 1, 1)])
         below, spaces = ledger.usage_since(0.0)
-    now = points * step
     assert [point.at for point in below] == [point.at for point in spaces]
-    ages = [now - at for at in (point.at for point in below)]
-    recent = [age for age in ages if age <= 2 * day]
-    hourly = [age for age in ages if 2 * day < age <= 60 * day]
-    assert 2 * 48 <= len(recent) <= 2 * 48 + 2
-    assert 58 * 24 - 2 <= len(hourly) <= 58 * 24 + 2
-    assert 10 <= len(ages) - len(recent) - len(hourly) <= 12
+    ages = [now - point.at for point in below]
+    assert [at for at in times if now - at <= 2 * day] == [point.at for point in below if now - point.at <= 2 * day]
+    assert 24 <= sum(2 * day < age < 3 * day for age in ages) <= 26
+    assert 57 * 4 - 1 <= sum(3 * day <= age <= 60 * day for age in ages) <= 57 * 4 + 1
+    assert 5 <= sum(age > 60 * day for age in ages) <= 6
 
 
 def test_rows_can_be_written_on_a_full_disk(path: Path) -> None:

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,41 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
         text=True,
     )
     assert (0, "") == (result.returncode, result.stderr)
+
+
+def test_the_packages_hold_what_they_need(tmp_path: Path) -> None:
+    """The wheel has units, property lists and the manual page, and nothing of the tests; one that is built from the
+    source package is the same to the byte."""
+    build = [sys.executable, "-m", "hatchling", "build"]
+    subprocess.run([*build, "-t", "wheel", "-t", "sdist", "-d", tmp_path], cwd=ROOT, check=True, capture_output=True)
+    (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = "symbiont_datad/service/files"
+    shipped = {path for top in ("systemd", "launchd") for path in (ROOT / top).rglob("*") if path.is_file()}
+    assert {f"{files}/{path.relative_to(ROOT)}" for path in shipped} == {
+        name for name in names if name.startswith(files)
+    }
+    assert any(name.endswith("/data/share/man/man1/symbiont-datad.1") for name in names)
+    assert not [name for name in names if name.startswith("tests")]
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    subprocess.run([*build, "-t", "wheel", "-d", tmp_path / "again"], cwd=source, check=True, capture_output=True)
+    assert wheel.read_bytes() == (tmp_path / "again" / wheel.name).read_bytes()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(shell: str) -> None:
+    """`--show-completion` prints a script for the shell; asked as the script asks, commands are offered."""
+    program = Path(sys.executable).parent / "symbiont-datad"
+    variables = {
+        "_SYMBIONT_DATAD_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "symbiont-datad serv",
+        "COMP_CWORD": "1",
+    }
+    variables |= {"_TYPER_COMPLETE_ARGS": "symbiont-datad serv", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    found = subprocess.run([program], env={**os.environ, **variables}, capture_output=True, text=True, timeout=30)
+    assert "service" in found.stdout
 
 
 LAUNCHD: dict[str, Any] = {

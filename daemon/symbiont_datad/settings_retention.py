@@ -129,8 +129,9 @@ class Quarantine(Section):
 
     max_age: AgeLimit = Field(30 * DAY, description="Age from which a thing goes for good.", examples=["90d"])
     max_bytes: SizeLimit = Field(
-        5 * GIB, description="Size of all of it, above which the oldest goes.", examples=["20GiB"]
-    )
+        5 * GIB, description="Size of all of it, above which the oldest goes, if it is older than a day.",
+        examples=["20GiB"],
+    )  # fmt: skip
 
 
 class WaterMarks(Section):

@@ -233,7 +233,8 @@ def test_sealed_content_is_judged_as_far_as_it_can_be_seen() -> None:
         (SEALED[:200] + bytes(400), Damage.NUL_FILLED),
         (ZIPPED, Damage.NOT_SEALED),
         (SEALED[:30], Damage.TRUNCATED),
-        (SEALED[:250], Damage.TRUNCATED),
+        (SEALED[: SEALED.index(b"\n--- ") + 30], Damage.TRUNCATED),
+        (SEALED[: SEALED.index(b"\n--- ") + 60], Damage.TRUNCATED),  # all of the header, 11 bytes of the rest
     ],
 )
 def test_broken_seals_are_told_apart(content: bytes, kind: Damage) -> None:

@@ -146,6 +146,16 @@ def test_asked_to_stop_it_leaves_the_record(tree: Callable[[Data], Path]) -> Non
     assert "" == remove_cell(Tree(str(root)), "c")
 
 
+def test_many_files_go_too(tree: Callable[[Data], Path]) -> None:
+    """Several threads at work, in several directories; asked to stop, they do."""
+    days: Data = {f"d{day}": {f"{number}\n": b"" for number in range(300)} for day in range(5)}
+    root = tree({".quarantine": {"c": cell(content=days), "d": cell(content=days)}})
+    assert "" == remove_cell(Tree(str(root)), "c")
+    assert ["d"] == names(root)
+    assert "it was asked to stop" == remove_cell(Tree(str(root)), "d", lambda: True)
+    assert 1500 == len(list(root.glob(".quarantine/d/files/*/*")))
+
+
 def test_closed_directories_are_opened(open_path: Path, as_nobody: AsNobody) -> None:
     """A directory of ours without any permission goes as well; one of somebody else is named."""
     root = build_tree(open_path / "tree", {".quarantine": {"c": cell(content={"d": {"x": b""}})}})

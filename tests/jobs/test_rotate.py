@@ -136,11 +136,13 @@ def test_a_log_that_is_opened_for_each_line_is_renamed(tmp_path: Path) -> None:
         for _ in range(5):
             until_larger(log, 10_000)
             ran = run("rotate", settings)
-            assert (Outcome.DONE, 1, 1) == (ran.report.outcome, *[ran.report.counts[n] for n in ("rotated", "stored")])
-            assert "by rename, because nobody has it open" in ran.report.actions[0].reason
+            # Where a writer has to wait for a processor while it has the log open, it is left for the next run.
+            reasons = [action.reason for action in ran.report.actions if action.kind == "log_rotated"]
+            assert all("by rename, because nobody has it open" in reason for reason in reasons)
         count = writer.stop()
+    run("rotate", settings)
     assert_stream(log, count)
-    assert 5 == len(archives_of(log))
+    assert {".zst"} == {path.suffix for path in archives_of(log)}
 
 
 def test_a_reader_is_no_writer(tmp_path: Path) -> None:
@@ -648,6 +650,31 @@ def test_when_the_cut_fails_all_is_as_before(collapsing: Path, monkeypatch: pyte
         monkeypatch.undo()
         assert 1 == run("rotate", settings).report.counts["rotated"]
     assert_stream(log, 1000)
+
+
+def test_a_log_that_is_cut_while_it_is_copied_is_left(collapsing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else empties it meanwhile: no archive is made of what is no longer there."""
+    log = log_in(collapsing, lines(3000))
+    read = Part.read
+
+    def cut(part: Part, size: int = -1, /) -> bytes:
+        os.truncate(log, 100)
+        return read(part, size)
+
+    with holding(log):
+        monkeypatch.setattr(Part, "read", cut)
+        ran = run("rotate", log_settings_for(collapsing))
+    assert [("not_rotated", "logs/system/a.log")] == found(ran)
+    assert (["a.log"], lines(3000)[:100]) == (names(log.parent), log.read_bytes())
+
+
+def test_a_line_that_is_not_finished_is_waited_for(tmp_path: Path) -> None:
+    """A log that nobody has open and that ends within a line is renamed only when it has been like that for long."""
+    settings = log_settings_for(tmp_path)
+    log = log_in(tmp_path, lines(100)[:-3])
+    assert 0 == run("rotate", settings).report.counts["rotated"]
+    os.utime(log, (time.time() - 100, time.time() - 100))
+    assert 1 == run("rotate", settings).report.counts["rotated"]
 
 
 def test_a_step_that_cant_be_put_right_stops_the_rest(collapsing: Path) -> None:

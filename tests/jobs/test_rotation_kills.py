@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -19,7 +21,8 @@ from tests.jobs.mounts import mounted
 from tests.jobs.rotating import How, Trouble, met, start
 
 KILLS = int(os.environ.get("DATAD_ROTATION_KILLS", "40"))
-"""So many rotations are killed at random moments, of each way. DATAD_ROTATION_KILLS=300 is for a night."""
+"""So many rotations are killed at random moments, of each way. DATAD_ROTATION_KILLS=300 is for a night, and tries more
+ways call by call."""
 SEED = int(os.environ.get("DATAD_SEED", "0")) or random.randrange(1, 1 << 32)
 """DATAD_SEED=… does again what failed; the moments are then as alike as clocks allow."""
 
@@ -50,6 +53,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "copy and truncate": {"allow_copytruncate": True},
     "copy and truncate, audit": {"allow_copytruncate": True},
 }
+
+
+SHORT = ("collapse", "collapse, audit", "rename, audit", "copy and truncate")
+"""The ways that are tried call by call where time is short: they come through each step."""
 
 
 @contextmanager
@@ -87,7 +94,7 @@ def finished(settings: JobSettings, log: Path, where: str) -> None:
     ("way", "how"),
     [
         pytest.param(way, how, id=f"{way}: {how.value}")
-        for way in WAYS
+        for way in (WAYS if KILLS >= 100 else SHORT)
         for how in How
         if how not in WITHIN or not way.startswith("rename")
     ],
@@ -175,3 +182,43 @@ def test_kills_at_random_moments_of_a_copy_that_is_cut(tmp_path: Path) -> None:
             run("rotate", settings, now=NOW + KILLS)
         assert_stream(log, count, f"seed {SEED}")
         assert_tidy(settings, log)
+
+
+INJECTED = """
+import sys
+from pathlib import Path
+from tests.jobs.log_writing import log_settings_for
+from tests.jobs.making import run
+
+settings = log_settings_for(Path(sys.argv[1]))
+run("rotate", settings)
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        pytest.param("fallocate", "signal=KILL:when=2", id="killed at the collapse"),
+        pytest.param("fallocate", "error=EINTR:when=2", id="the collapse is interrupted"),
+        pytest.param("fallocate", "error=EOPNOTSUPP:when=2", id="the collapse is not possible after all"),
+        pytest.param("pwrite64", "signal=KILL:when=1", id="killed at the blanking"),
+        pytest.param("pwrite64", "error=EIO:when=1", id="the blanking fails"),
+        pytest.param("renameat2", "signal=KILL:when=1", id="killed at the naming"),
+        pytest.param("fdatasync", "error=EIO:when=1", id="the log can't be flushed"),
+    ],
+)
+def test_faults_of_the_system_at_named_calls(tmp_path: Path, call: str, fault: str) -> None:
+    """Killed or refused by the kernel at one system call of a collapse: the next run finds nothing lost or doubled."""
+    with mounted("ext4", tmp_path) as place:
+        settings = log_settings_for(place)
+        log = place / "data/logs/system/a.log"
+        log.write_bytes(lines(_LINES))
+        with holding(log):
+            inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}"]
+            if call in ("pwrite64", "fdatasync"):
+                inject += ["-P", str(log)]  # SQLite makes these calls too
+            command = [*inject, sys.executable, "-c", INJECTED, str(place)]
+            path = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
+            done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, timeout=120)
+            assert ("KILL" in fault) == (done.returncode == -signal.SIGKILL)
+            finished(settings, log, f"{call}, {fault}")

@@ -22,6 +22,7 @@ from symbiont_datad.restic.crypto import Scrypt
 from symbiont_datad.restic.errors import Interrupted, Missing
 from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.local import LocalBackend
+from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.prune import Limits, Progress, carry_out, forget, plan, survey
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository, create_repository
@@ -78,6 +79,10 @@ class Files:
 
     def free(self) -> None:
         """As the protocol has it."""
+
+    def damage(self, pack: str) -> None:
+        """Have a pack's content be another one."""
+        self._files[FileKind.DATA, pack] = bytes(len(self._files[FileKind.DATA, pack]))
 
 
 def make_repository(backend: Backend) -> Repository:
@@ -202,7 +207,7 @@ def settled_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled
     """Everything that has to be of some age, made at once: to wait in each test would take minutes."""
     at = tmp_path_factory.mktemp("settled")
     copies = [build_tree(at / f"{number}" / "source", TREE).parent for number in range(2 * len(CHANGES) + 12)]
-    wide = [build_tree(at / f"wide{number}" / "source", WIDE).parent for number in range(len(CHANGES))]
+    wide = [build_tree(at / f"wide{number}" / "source", WIDE).parent for number in range(len(CHANGES) + 4)]
     with ExitStack() as held:
         unreadable = None
         if os.geteuid() == 0:
@@ -338,6 +343,33 @@ def _see(change: str, backups: Backups) -> None:
     again = backups.take()
     assert backups.node(taken.name) == backups.node(again.name)
     assert again.archived.unchanged
+
+
+@pytest.mark.parametrize("change", ["name", "a new file deep down"])
+def test_a_large_directory_whose_tree_is_damaged(change: str, wide: Backups) -> None:
+    """Its files are read anew, whether one of them has changed or only what is below it."""
+    assert isinstance(wide.repository, Files)
+    repository = reopen(wide.repository)
+    repository.load_index()
+    for place in {place for _, place in repository.index.blobs() if place.type is BlobType.TREE}:
+        wide.repository.damage(place.pack.hex())
+    CHANGES[change](wide.source)
+    taken = wide.take()
+    here = wide.source / "agents"
+    expected = take(make_repository(fresh := Files()), wide.source, Options(IDENTITY)).name
+    assert nodes_at(fresh, expected, here).keys() == nodes_at(wide.repository, taken.name, here).keys()
+    assert node_at(fresh, expected, here).subtree == node_at(wide.repository, taken.name, here).subtree
+    counts = taken.archived.counts
+    assert 114 + (change != "name") == counts.files, "none counts twice"
+    assert taken.archived.unread == ()
+
+
+def test_beside_a_database_in_a_large_directory(wide: Backups) -> None:
+    """A log beside a file that only looks like a database's is a file as others are, and stays one."""
+    for name in ("x", "x-wal"):
+        (wide.source / "agents" / name).write_bytes(b"no database")
+    assert afresh(wide.source) == wide.node(wide.take().name)
+    assert afresh(wide.source) == wide.node(wide.take().name)
 
 
 def test_nothing_changed_needs_no_look_at_the_repository(settled: Backups) -> None:

@@ -41,6 +41,23 @@ def found(index: Index, ids: list[bytes]) -> dict[bytes, Place | None]:
 class TestFind:
     """What was loaded or added is found, and nothing else."""
 
+    def test_few_after_many(self) -> None:
+        """A small index file after a large one, with a blob that the large one has too, and one that it has twice."""
+        index = Index()
+        pack, blobs = pack_of(*many(2000))
+        index.load(encode_index([(pack, blobs)]))
+        wanted = places(pack, blobs)
+        assert wanted == found(index, list(wanted))
+        ids = many(3)
+        small, few = pack_of(*ids, ids[0], blobs[7].id)
+        index.load(encode_index([(small, few)]))
+        for blob in few:
+            wanted.pop(blob.id, None)
+        assert wanted == found(index, list(wanted))
+        assert {pack, small} >= {place.pack for blob in few if (place := index.find(blob.id))}
+        assert 2 == len(list(index.places(blobs[7].id))) == len(list(index.places(ids[0])))
+        assert 2005 == len(index) == len(list(index.blobs()))
+
     def test_empty(self) -> None:
         """An empty index knows nothing."""
         index = Index()

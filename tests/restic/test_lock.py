@@ -198,15 +198,17 @@ def test_an_eager_lock_begins_before_the_second_look() -> None:
     assert {} == store.files
 
 
-def test_an_eager_lock_gives_way_to_who_was_quicker() -> None:
+@pytest.mark.parametrize("exclusive", [False, True], ids=["a shared one", "an exclusive one"])
+def test_an_eager_lock_gives_way_to_who_was_quicker(exclusive: bool) -> None:
     """Somebody who came at the same moment is seen in the second look; from then on the lock is refused."""
     store = Files()
-    with hold(store, ME, exclusive=False, eager=True, settle_s=0.1) as held:
-        store.write_lock(lock(exclusive=True, time=format_time(time.time())))
-        with pytest.raises(RepositoryLocked, match="exclusively"):
+    with hold(store, ME, exclusive=exclusive, eager=True, settle_s=0.1) as held:
+        store.write_lock(lock(exclusive=not exclusive, time=format_time(time.time())))
+        with pytest.raises(RepositoryLocked):
             held.confirm()
         with pytest.raises(RepositoryLocked):
             held.check()
+        assert isinstance(held.refused, RepositoryLocked)
 
 
 def test_the_message_says_who_and_what_to_do() -> None:

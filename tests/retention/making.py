@@ -30,7 +30,11 @@ def paths(removals: Iterable[Removal]) -> list[str]:
     return [removal.unit.path for removal in removals]
 
 
-PATHS = st.text("abc/", min_size=1, max_size=6).filter(lambda path: "//" not in f"/{path}/")
+PATHS = st.builds(
+    lambda folders, name: "/".join([*folders, name]),
+    st.lists(st.sampled_from("xyz"), max_size=2),  # no directory has the name of a file
+    st.text("abc", min_size=1, max_size=3),
+)
 ENTRIES = st.lists(
     st.builds(
         entry,

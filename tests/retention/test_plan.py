@@ -92,7 +92,7 @@ def test_a_directory_goes_whole_and_counts_as_one() -> None:
     assert ["h/loose"] == paths(plan(counted, units_of(counted, entries), NOW))
 
 
-PROTECTED = st.sets(st.text("abc", min_size=1, max_size=2), max_size=4)
+PROTECTED = st.sets(st.text("abcxyz", min_size=1, max_size=2), max_size=4)
 
 
 @settings(deadline=None)

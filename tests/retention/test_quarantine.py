@@ -33,9 +33,10 @@ def test_doubtful_things_go_by_age_but_for_the_newest() -> None:
 
 def test_over_its_size_the_oldest_goes_what_can_be_undone_first() -> None:
     """Until the size is met, and no more; empty ones free nothing."""
-    held = [cell("d1", 9), cell("d2", 8), cell("u1", 3, 9), cell("u0", 4, 9, 0), cell("u2", 2, 9), cell("u3", 1, 9)]
-    assert ["u1"] == names(expiries(held, QuarantineLimits(max_bytes=400), NOW))
-    assert ["u1", "u2", "d1"] == names(expiries(held, QuarantineLimits(max_bytes=1), NOW))
+    held = [cell("d1", 3 * DAY), cell("d2", 2 * DAY), cell("d3", DAY / 2), cell("u1", 3, 9), cell("u0", 4, 9, 0),
+            cell("u2", 2, 9), cell("u3", 1, 9), cell("d4", 0)]  # fmt: skip
+    assert ["u1"] == names(expiries(held, QuarantineLimits(max_bytes=600), NOW))
+    assert ["u1", "u2", "d1", "d2"] == names(expiries(held, QuarantineLimits(max_bytes=1), NOW))
 
 
 HELD = st.lists(

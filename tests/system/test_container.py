@@ -85,7 +85,7 @@ i=0
 while :; do
     i=$((i + 1))
     echo '{{"agent": '$i'}}' >agent-$((i % 50)).json
-    [ $((i % 100)) = 0 ] && rmdir ../sessions 2>/dev/null && chmod 700 ../../logs
+    [ $((i % 10)) = 0 ] && rmdir ../sessions 2>/dev/null && chmod 700 ../../logs
     sleep 0.01
 done
 """

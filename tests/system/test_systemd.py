@@ -1,9 +1,12 @@
 """The machine's own service under a real systemd: ready, repaired, killed, hung, reloaded, stopped, sealed off."""
 
 import json
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,6 +223,34 @@ def test_a_password_by_credential(service: Machine) -> None:
     assert SECRET not in json.dumps(service.journal("-b"))
     assert SECRET not in service.sh(f"systemctl show {UNIT}; systemctl status {UNIT}")
     assert "" == service.sh(f"grep -rlF '{SECRET}' /var/lib/symbiont /var/log /etc/systemd /run/symbiont-datad || true")
+
+
+def test_a_bucket_with_the_drop_in_for_the_network(service: Machine) -> None:
+    """The settings name a bucket: `service install` opens the network, and what opens a bucket comes as credentials."""
+    program = Path(sys.executable).parent / "rclone"
+    if not program.exists():
+        pytest.skip("rclone is not installed")
+    shutil.copy(program, f"/proc/{service.leader}/root/usr/local/bin/rclone")
+    key, secret, port = "an-access-key-id", "a-secret-access-key-of-24", 9000
+    service.run("mkdir", "-p", "/srv/s3/bucket")
+    serve = f"rclone serve s3 --auth-key {key},{secret} --addr 127.0.0.1:{port} --vfs-cache-mode writes /srv/s3"
+    service.run("systemd-run", "--unit=s3", *serve.split())
+    service.write("/etc/credstore/aws_access_key_id", key, 0o400)
+    service.write("/etc/credstore/aws_secret_access_key", secret, 0o400)
+    service.write("/etc/symbiont/datad.toml", "backup.repository = 's3://bucket/agents'\n")
+    service.write(
+        f"{DROP_INS}/test.conf",
+        f"[Service]\nEnvironment=AWS_ENDPOINT_URL=http://127.0.0.1:{port} AWS_REGION=us-east-1\n"
+        "Environment=SYMBIONT_DATAD_BACKUP__SCHEDULE=5 SYMBIONT_DATAD_BACKUP__VERIFY_SCHEDULE=3\n",
+    )
+    said = service.run("symbiont-datad", "service", "install", "--yes").stdout
+    assert f"{DROP_INS}/network.conf: new" in said
+    until(lambda: told(service, "snapshot_created", job="backup"), 90.0)
+    until(lambda: told(service, "repository_verified"), 90.0)
+    assert "s3://bucket/agents" == told(service, "repository_created")[0]["SYMBIONT_PATH"]
+    assert [] == told(service, "job_failed")
+    assert secret not in json.dumps(service.journal(f"_SYSTEMD_UNIT={UNIT}"))
+    service.run("systemctl", "stop", "s3")
 
 
 def test_with_a_user_that_is_lent(service: Machine) -> None:

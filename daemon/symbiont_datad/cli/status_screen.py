@@ -12,7 +12,7 @@ from symbiont_datad.quantities import format_duration, format_size, spell_durati
 from symbiont_datad.report import CacheUse, Severity, printable
 from symbiont_datad.retention.caching import freed_by_age, freed_by_size
 from symbiont_datad.retention.forecast import OUTSIDE, Forecast
-from symbiont_datad.status import Status
+from symbiont_datad.status import HEALING, Status
 
 _BAR = 20
 _DAY_S = 86_400.0
@@ -262,7 +262,9 @@ _SHOWN = 5
 
 def _findings(found: Status, now: float) -> Iterator[str]:
     """The worst first, one line each; `check` tells what to do about them."""
-    serious = sorted(found.findings, key=lambda one: _SEVERITIES.index(one[0].severity))
+    told_below = {row.path for row in found.healed}
+    shown = [one for one in found.findings if not (one[0].kind in HEALING and one[0].path in told_below)]
+    serious = sorted(shown, key=lambda one: _SEVERITIES.index(one[0].severity))
     for one, seen in serious[:_SHOWN]:
         color = {Severity.ERROR: "red", Severity.WARNING: "yellow"}.get(one.severity)
         since = format_duration(max(now - seen, 0.0))

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -230,20 +231,20 @@ def _judge_gzip(data: bytes, document: Document) -> Verdict:
     return _judge_json(text, document, Form.GZIP)
 
 
-_TYPES = {
-    Document.CONTEXT: (AgentContext, AnyContext),
-    Document.ARCHIVE: (ArchivedContext, AnyArchive),
-    Document.ANY: (msgspec.Raw, msgspec.Raw),
+_READERS = {
+    Document.CONTEXT: (decoder(AgentContext), decoder(AnyContext)),
+    Document.ARCHIVE: (decoder(ArchivedContext), decoder(AnyArchive)),
+    Document.ANY: (decoder(msgspec.Raw), decoder(msgspec.Raw)),
 }
 
 
 def _judge_json(text: bytes, document: Document, form: Form = Form.JSON) -> Verdict:
-    exact, loose = _TYPES[document]
+    exact, loose = _READERS[document]
     try:
         if not text.isascii():
             text.decode()  # msgspec passes over values without looking at their encoding
         try:
-            return Verdict(None, "", form, _written_at(decoder(exact).decode(text)))
+            return Verdict(None, "", form, _changed_at(exact.decode(text)))
         except msgspec.ValidationError as error:
             written_at, detail = _by_any_version(text, loose)
             if detail:
@@ -262,23 +263,18 @@ def _judge_json(text: bytes, document: Document, form: Form = Form.JSON) -> Verd
         return Verdict(Damage.NOT_JSON, "nested too deep", form)
 
 
-def _by_any_version(text: bytes, loose: type) -> tuple[float, str]:
+def _by_any_version(text: bytes, loose: "msgspec.json.Decoder[Any]") -> tuple[float, str]:
     """When a document that not every version loads was written, and what keeps it from being one at all.
 
     Raises msgspec.DecodeError where it is no JSON: a wrong value ends a reader's look before it has seen the rest.
     """
     decoder(msgspec.Raw).decode(text)
     try:
-        return _written_at(decoder(loose).decode(text)), ""
+        return _changed_at(loose.decode(text)), ""
     except msgspec.ValidationError as error:
         return 0.0, str(error)
 
 
-def _written_at(found: object) -> float:
-    match found:
-        case AgentContext() | AnyContext():
-            return found.updated_at.seconds
-        case ArchivedContext() | AnyArchive():
-            return found.archived_at.seconds
-        case _:
-            return 0.0
+def _changed_at(document: Any) -> float:
+    """When a document says that it was last changed, in seconds since the epoch; 0 for one that says nothing."""
+    return getattr(document, "changed_at", 0.0)

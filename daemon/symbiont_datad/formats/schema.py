@@ -13,20 +13,21 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from msgspec import Meta, Raw, Struct, ValidationError, json
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, ValidationError, field, json
 
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Number = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[int, Meta(ge=0, le=2**63 - 5)]
+"""What a point in time can have with so many nanoseconds to come."""
 Texts = dict[str, str]
 Values = dict[str, Raw]
 """Any JSON by name (`serde_json::Value`)."""
 
 
-class SystemTime(Struct, gc=False):
-    """A point in time, as serde writes `std::time::SystemTime`."""
+class AnyTime(Struct, gc=False):
+    """A point in time, as any version may write it."""
 
-    secs_since_epoch: Number
-    nanos_since_epoch: U32
+    secs_since_epoch: Annotated[int, Meta(ge=0)]
+    nanos_since_epoch: Annotated[int, Meta(ge=0)]
 
     @property
     def seconds(self) -> float:
@@ -34,10 +35,19 @@ class SystemTime(Struct, gc=False):
         return self.secs_since_epoch + self.nanos_since_epoch / 1e9
 
 
-class Duration(Struct, gc=False):
-    """A time span, as serde writes `std::time::Duration`."""
+class SystemTime(AnyTime, gc=False, forbid_unknown_fields=True):
+    """A point in time, as serde reads and writes `std::time::SystemTime`: here alone it minds fields that it doesn't
+    know.
+    """
 
-    secs: Number
+    secs_since_epoch: Seconds
+    nanos_since_epoch: U32
+
+
+class Duration(Struct, gc=False, forbid_unknown_fields=True):
+    """A time span, as serde reads and writes `std::time::Duration`."""
+
+    secs: Seconds
     nanos: U32
 
 
@@ -86,12 +96,17 @@ class Episode(Struct, gc=False):
     outcome: str | None = None
 
 
+class CustomRelation(Struct, gc=False, forbid_unknown_fields=True):
+    """A relation with a name of its own."""
+
+    custom: str = field(name="Custom")
+
+
 class ConceptRelationship(Struct, gc=False):
     """How one concept relates to another."""
 
     relation_type: (
-        Literal["IsA", "PartOf", "RelatedTo", "Causes", "Enables", "Requires", "Similar", "Opposite"]
-        | dict[Literal["Custom"], str]
+        Literal["IsA", "PartOf", "RelatedTo", "Causes", "Enables", "Requires", "Similar", "Opposite"] | CustomRelation
     )
     target_concept: str
     strength: float
@@ -120,6 +135,17 @@ class HierarchicalMemory(Struct, gc=False):
     semantic_memory: list[SemanticMemoryItem]
 
 
+class NamedSource(Struct, gc=False, forbid_unknown_fields=True):
+    """Where knowledge comes from, one of the two."""
+
+    agent: UUID | UnsetType = field(default=UNSET, name="SharedFromAgent")
+    document: str | UnsetType = field(default=UNSET, name="ExternalDocument")
+
+    def __post_init__(self) -> None:
+        if (self.agent is UNSET) == (self.document is UNSET):
+            raise ValueError("Expected one of `SharedFromAgent` and `ExternalDocument`")
+
+
 class KnowledgeFact(Struct, gc=False):
     """A statement that the agent holds true."""
 
@@ -128,9 +154,7 @@ class KnowledgeFact(Struct, gc=False):
     predicate: str
     object: str
     confidence: float
-    source: (
-        Literal["Experience", "Learning", "UserProvided"] | dict[Literal["SharedFromAgent", "ExternalDocument"], str]
-    )
+    source: Literal["Experience", "Learning", "UserProvided"] | NamedSource
     created_at: SystemTime
     verified: bool
 
@@ -222,6 +246,11 @@ class AgentContext(Struct, gc=False):
     updated_at: SystemTime
     retention_policy: RetentionPolicy
 
+    @property
+    def changed_at(self) -> float:
+        """When it was last changed, in seconds since the epoch."""
+        return self.updated_at.seconds
+
 
 class ArchivedContext(Struct, gc=False):
     """What the runtime has taken out of a context by its retention policy."""
@@ -233,6 +262,11 @@ class ArchivedContext(Struct, gc=False):
     conversation_history: list[ConversationItem]
     knowledge_base: KnowledgeBase
     metadata: Texts
+
+    @property
+    def changed_at(self) -> float:
+        """When it was last changed, in seconds since the epoch."""
+        return self.archived_at.seconds
 
 
 class AnyMemory(Struct, gc=False):
@@ -255,12 +289,19 @@ class AnyKnowledge(Struct, gc=False):
     domain_expertise: Raw
 
 
+class AnySpan(Struct, gc=False):
+    """A time span, as any version may write it."""
+
+    secs: int
+    nanos: int
+
+
 class AnyPolicy(Struct, gc=False):
     """A retention policy of any version."""
 
-    session_retention: Duration
-    memory_retention: Duration
-    knowledge_retention: Duration
+    session_retention: AnySpan
+    memory_retention: AnySpan
+    knowledge_retention: AnySpan
     auto_archive: Raw
     encryption_required: Raw
 
@@ -274,21 +315,31 @@ class AnyContext(Struct, gc=False):
     knowledge_base: AnyKnowledge
     conversation_history: list[Raw]
     metadata: Raw
-    created_at: SystemTime
-    updated_at: SystemTime
+    created_at: AnyTime
+    updated_at: AnyTime
     retention_policy: AnyPolicy
+
+    @property
+    def changed_at(self) -> float:
+        """When it was last changed, in seconds since the epoch."""
+        return self.updated_at.seconds
 
 
 class AnyArchive(Struct, gc=False):
     """An archive of any version."""
 
     agent_id: str
-    archived_at: SystemTime
+    archived_at: AnyTime
     archive_reason: Raw
     memory: AnyMemory
     conversation_history: list[Raw]
     knowledge_base: AnyKnowledge
     metadata: Raw
+
+    @property
+    def changed_at(self) -> float:
+        """When it was last changed, in seconds since the epoch."""
+        return self.archived_at.seconds
 
 
 def fields_of(document: type[Struct]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ line: spaces and tabs up to a newline, which readers of lines and of JSON skip. 
 by which we know our own line again, and which rotation has written it.
 """
 
-import secrets
+import os
 
 MARK_SIZE = 8
 """Bytes of a mark."""
@@ -20,7 +20,7 @@ _OURS = f"{0x5A17C0DE:032b}".encode().translate(_SPELLED)
 
 def new_mark() -> bytes:
     """A mark that no other line has."""
-    return secrets.token_bytes(MARK_SIZE)
+    return os.urandom(MARK_SIZE)
 
 
 def blank_line(mark: bytes, length: int) -> bytes:

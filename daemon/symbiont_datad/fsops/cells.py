@@ -10,9 +10,11 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.mount import mounts_below
@@ -29,6 +31,7 @@ REMOVED, PACKED = "removed", "packed"
 _UNDOABLE = (REMOVED, PACKED)
 _RECORD = "record.json"
 _LARGEST_RECORD = 64 << 10
+_THREADS, _MANY, _BETWEEN_LOOKS = 8, 64, 200
 _STAMP = re.compile(r"([0-9]{8}T[0-9]{6}Z)(?:-[0-9]+)?")
 
 
@@ -181,6 +184,7 @@ def remove_cell(tree: Tree, name: str, stopping: Callable[[], bool] = lambda: Fa
     with what is above it. The record goes last: what is left of a cell still says what it is.
     """
     place = f"{QUARANTINE}/{name}"
+    _unlink_many(tree, place, stopping)
     mounts = frozenset(path for path in mounts_below(tree.path) if path.startswith(f"{place}/"))
     try:
         with tree.directory(QUARANTINE) as quarantine_fd, pinned(name, quarantine_fd) as cell_fd:
@@ -195,6 +199,28 @@ def remove_cell(tree: Tree, name: str, stopping: Callable[[], bool] = lambda: Fa
         return ""
     except (OSError, UnsafePath) as error:
         return getattr(error, "strerror", None) or str(error)
+
+
+def _unlink_many(tree: Tree, place: str, stopping: Callable[[], bool]) -> None:
+    """Unlink what lies below, in a few threads: an unlink often waits for the disk. Whatever fails is left."""
+    record = f"{place}/{_RECORD}"
+    paths = [entry.path for entry in walk(tree, place, on_error=lambda _path, _error: None) if entry.path != record]
+    if len(paths) < _MANY:
+        return
+    size = -(-len(paths) // _THREADS)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(paths), size):
+            pool.submit(_unlink, tree, paths[start : start + size], stopping)
+
+
+def _unlink(tree: Tree, paths: list[str], stopping: Callable[[], bool]) -> None:
+    for folder, some in groupby(paths, lambda path: path.rpartition("/")[0]):
+        with suppress(OSError, UnsafePath), tree.directory(folder) as fd:
+            for number, path in enumerate(some):
+                if number % _BETWEEN_LOOKS == 0 and stopping():
+                    return
+                with suppress(OSError):
+                    os.unlink(path[len(folder) + 1 :], dir_fd=fd)
 
 
 class _Removal:

@@ -133,9 +133,9 @@ def find_head(fd: int, size: int) -> Cut | None:
 
 
 def blank(fd: int, cut: Cut) -> None:
-    """Overwrite what is archived and stays behind. Raises OSError; a file that is shorter by now is not touched."""
-    if os.fstat(fd).st_size < cut.end:
-        raise OSError(errno.ESTALE, "somebody else has cut the file")
+    """Overwrite what is archived and stays behind. Raises OSError; a file that somebody has changed is not touched."""
+    if os.pread(fd, cut.end - cut.start, cut.start) != cut.original:
+        raise OSError(errno.ESTALE, "somebody else has cut or changed the file")
     _write_at(fd, cut.blank, cut.start)
 
 

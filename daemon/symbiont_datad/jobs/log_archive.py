@@ -1,5 +1,6 @@
 """Writing an archive: whole and on the disk under a hidden name, before it has its own."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -27,7 +28,9 @@ class Written:
 
 
 class Part:
-    """A part of a file, to be read once. Raises Interrupted when the job is asked to stop."""
+    """A part of a file, to be read once. Raises Interrupted when the job is asked to stop, and OSError when the file is
+    shorter by then.
+    """
 
     def __init__(self, fd: int, start: int, end: int, context: JobContext) -> None:
         self.fd = fd
@@ -42,6 +45,8 @@ class Part:
             raise Interrupted("asked to stop")
         left = self._end - self._at
         data = os.pread(self.fd, left if size < 0 else min(size, left), self._at)
+        if not data and left and size:
+            raise OSError(errno.ESTALE, "somebody else has cut the file")
         self._at += len(data)
         self._progress.bytes += len(data)
         return data

@@ -109,7 +109,7 @@ def make_room(context: JobContext, keeping: Keeping, book: Book, tally: Tally) -
         going = list(pressure.relieve(found.stages(), wanted))
         freed = Lack(sum(one.bytes for _, one in going), sum(one.inodes for _, one in going))
         enough = freed.bytes >= wanted.bytes and freed.inodes >= wanted.inodes
-        waiting = found.waiting
+        waiting = sum(found.waiting.values())
         found.remove(going, book)
         if context.dry_run:
             break
@@ -153,7 +153,7 @@ class _Found:
     keeping: Keeping
     tally: Tally
     told: str
-    waiting: int = 0
+    waiting: dict[str, int] = field(default_factory=dict)
     units: dict[str, tuple[Rule, Listing, Unit]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
@@ -257,7 +257,7 @@ class _Found:
         units = [unit for unit in units if unit.path not in self.units]
         removals = [Removal(unit, "") for unit in units]
         may_go, waiting, _ = held_by_snapshot(self.context, rule, removals, always=True)
-        self.waiting += sum(removal.unit.size for removal in waiting)
+        self.waiting.update((removal.unit.path, removal.unit.size) for removal in waiting)
         return self._candidates(rule, listing, [removal.unit for removal in may_go])
 
     def _candidates(self, rule: Rule, listing: Listing, units: list[Unit]) -> list[Candidate]:

@@ -138,6 +138,8 @@ class Rotator:
             _refuse_changed(task, found)
             if self._settings.declared(task.path) is not Declared.REOPENED:
                 self._refuse_held(fd, found)
+            if os.pread(fd, 1, found.st_size - 1) != b"\n" and time.time() - found.st_mtime < QUIET_S:
+                raise Left("its last line is not finished")
             taken = hidden(task.archive.name, TAKEN)
             _make_empty(dir_fd, taken, found, fd)
             try:

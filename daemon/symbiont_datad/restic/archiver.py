@@ -9,19 +9,18 @@ import gc
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
-from typing import NamedTuple
 
 from symbiont_datad.restic.archived import Archived, Counts, Options, Progress
 from symbiont_datad.restic.chunk import WHOLE
+from symbiont_datad.restic.directory import Directory, Read
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.facts import ctime_of, fact_of, name_of
 from symbiont_datad.restic.known import SLACK_NS, Known, Memory, Seen, Trees
-from symbiont_datad.restic.large import LARGE, Large, large_tree, patched_tree
 from symbiont_datad.restic.listing import Listing, list_directory
 from symbiont_datad.restic.nodes import directory_node, file_node, special_node
 from symbiont_datad.restic.pack import BlobType
@@ -40,52 +39,6 @@ _DEEPEST = 128
 _CLEAN_UP_S = 0.2
 """How long a dataset's clean-up is given to come to its end before the dataset is read again; longer each time."""
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class _Read(NamedTuple):
-    """What became of a file that was read: its node, its size in bytes, and why it may be torn (or "")."""
-
-    node: bytes
-    size: int
-    error: str
-
-
-@dataclass(slots=True)
-class _Directory:
-    """A directory that is being put together: its descriptor, and a node for each entry as soon as it is known.
-
-    `quiet`: lstat says the same of every entry as it did the last time. `unsure`: entries that were not read, or are
-    torn. `last`: a large directory as it was the last time. `large`: what is to be remembered of one.
-    """
-
-    fd: int
-    path: bytes
-    listing: Listing
-    digest: bytes
-    seen: Seen | None
-    quiet: bool
-    trees: Trees
-    attributes: list[tuple[str, bytes]]
-    nodes: dict[bytes, bytes] = field(default_factory=dict)
-    unsure: set[bytes] = field(default_factory=set)
-    last: "_Last | None" = None
-    large: Large | None = None
-    reads: "list[tuple[Future[list[_Read | OSError]], list[bytes]]]" = field(default_factory=list)
-    children: "list[tuple[bytes, os.stat_result, _Directory]]" = field(default_factory=list)
-    subtrees: dict[bytes, tuple[os.stat_result, bytes, list[tuple[str, bytes]]]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Last:
-    """A large directory as it was. `stay`: the records of entries that are still the same; `names` of the others.
-
-    `records`: of the entries that there are now, those that are not in `stay`.
-    """
-
-    large: Large
-    stay: set[bytes]
-    names: set[bytes]
-    records: list[bytes]
 
 
 class Archiver:
@@ -194,7 +147,7 @@ class Archiver:
 
     # A directory: start lists it and has files read, finish puts its tree together
 
-    def _start(self, fd: int, path: bytes, trees: Trees, depth: int, own: os.stat_result | None = None) -> _Directory:
+    def _start(self, fd: int, path: bytes, trees: Trees, depth: int, own: os.stat_result | None = None) -> Directory:
         """List a directory, have its changed files read, start its subdirectories. Takes over the descriptor.
 
         `own`: what lstat says of the directory itself where no directory above it is compared. Raises OSError when it
@@ -214,7 +167,7 @@ class Archiver:
                 self._finish_children(here)
         return here
 
-    def _listed(self, fd: int, path: bytes, trees: Trees, own: os.stat_result | None) -> _Directory:
+    def _listed(self, fd: int, path: bytes, trees: Trees, own: os.stat_result | None) -> Directory:
         listing = self._list(fd, path)
         found = listing.digest(own)
         seen = self._memory.directories.get(path)
@@ -224,7 +177,7 @@ class Archiver:
         quiet = seen is not None and seen.entries == found
         if quiet:
             listing.forget_files()
-        return _Directory(fd, path, listing, found, seen, quiet, trees, attributes_of(fd))
+        return Directory(fd, path, listing, found, seen, quiet, trees, attributes_of(fd))
 
     def _list(self, fd: int, path: bytes) -> Listing:
         prefix = path + b"/"
@@ -237,7 +190,7 @@ class Archiver:
             return Listing()
         return list_directory(fd, omit, miss)
 
-    def _files(self, here: _Directory) -> None:
+    def _files(self, here: Directory) -> None:
         """Nodes for all that is no directory, as far as they are known; other threads read the rest."""
         batch: list[bytes] = []
         owners: list[int] = []
@@ -269,32 +222,19 @@ class Archiver:
         if batch:
             self._submit(here, batch, owners)
 
-    def _changed(self, here: _Directory, without: set[bytes]) -> Iterable[bytes]:
+    def _changed(self, here: Directory, without: set[bytes]) -> Iterable[bytes]:
         """The records of the entries; of a large directory that is remembered, of those that are not as they were.
 
         Whatever is told of the entries in `without`, they are looked at.
         """
-        here.last = self._last(here, without)
+        here.recall(without)
         if here.last is None:
             return here.listing.records
         sizes = [found.size for record in here.last.records if stat.S_ISREG((found := fact_of(record)).mode)]
         self._pass_by(here.listing.files - len(sizes), here.listing.size - sum(sizes))
         return here.last.records
 
-    def _last(self, here: _Directory, without: Collection[bytes] = ()) -> _Last | None:
-        """A large directory as it was the last time, if that is known. Of the names in `without`, none stays."""
-        large = Large.unpack(here.seen.facts) if here.seen is not None and here.seen.facts else None
-        if large is None:
-            return None
-        listing = here.listing
-        were = set(large.records)
-        stay = were.copy() if here.quiet else were.intersection(listing.records)
-        names = {*listing.directories, *without}
-        stay.difference_update([record for record in listing.records if name_of(record) in names] if names else ())
-        gone = set(map(name_of, were - stay))
-        return _Last(large, stay, gone, [record for record in listing.records if record not in stay])
-
-    def _databases(self, here: _Directory) -> tuple[set[bytes], set[bytes]]:
+    def _databases(self, here: Directory) -> tuple[set[bytes], set[bytes]]:
         """What lies beside live databases and is no part of a copy, and the databases that may be ahead of their file.
 
         What was committed lies in the log beside a database until it is moved over, and lstat of the database itself
@@ -315,23 +255,23 @@ class Archiver:
                     living.add(owner)
         return apart, living
 
-    def _is_stored(self, here: _Directory, known: Known) -> bool:
+    def _is_stored(self, here: Directory, known: Known) -> bool:
         """Whether all of an unchanged file is in the repository. What is remembered is; a snapshot may be damaged."""
         if here.seen is not None:
             return True
         return all(self._repository.find(bytes.fromhex(blob)) is not None for blob in known.node.content or ())
 
-    def _submit(self, here: _Directory, batch: list[bytes], owners: list[int]) -> None:
+    def _submit(self, here: Directory, batch: list[bytes], owners: list[int]) -> None:
         self._pause()
         self._repository.need_index()
         self._submitted += len(batch)
         here.reads.append((self._readers.submit(self._read, here.fd, batch, owners), batch))
 
-    def _read(self, fd: int, names: list[bytes], owners: list[int]) -> list[_Read | OSError]:
+    def _read(self, fd: int, names: list[bytes], owners: list[int]) -> list[Read | OSError]:
         """What one of the reading threads does."""
         many = len(names) > 1 and self._submitted > self._options.crew_from
         sealed = seal_files(self._crew, fd, names, owners) if many else None
-        results: list[_Read | OSError] = []
+        results: list[Read | OSError] = []
         for i, (name, owner) in enumerate(zip(names, owners, strict=True)):
             self._pause()
             found = sealed[i] if sealed is not None else None
@@ -341,17 +281,17 @@ class Archiver:
                 except OSError as error:
                     results.append(error)
                     continue
-                result = _Read(file_node(name, content), content.size, content.error)
+                result = Read(file_node(name, content), content.size, content.error)
             else:
                 for blob, text, plain_length in found.blobs:
                     self._writer.store_sealed(blob, BlobType.DATA, text, plain_length, again=False)
-                result = _Read(found.node, found.size, found.error)
+                result = Read(found.node, found.size, found.error)
             results.append(result)
             self._progress.files += 1
             self._progress.bytes += result.size
         return results
 
-    def _subdirectory(self, here: _Directory, name: bytes, depth: int) -> None:
+    def _subdirectory(self, here: Directory, name: bytes, depth: int) -> None:
         path = here.path + b"/" + name
         try:
             if depth == _DEEPEST:
@@ -372,7 +312,7 @@ class Archiver:
                 self._open.discard(fd)
                 os.close(fd)
 
-    def _dataset(self, here: _Directory, trees: Trees, depth: int, own: os.stat_result | None) -> _Directory:
+    def _dataset(self, here: Directory, trees: Trees, depth: int, own: os.stat_result | None) -> Directory:
         """Read a directory whose parts name each other, in order, and again when parts went away meanwhile.
 
         What lacks the same parts twice is not in the middle of a change: it is like that.
@@ -386,7 +326,7 @@ class Archiver:
             for name in live.reading_order(here.listing.directories):
                 self._subdirectory(here, name, depth)
                 self._finish_children(here)
-            if here.quiet and here.seen is not None and here.seen.children == _digest_of_subtrees(here):
+            if here.is_as_before():
                 return here
             if not here.quiet:
                 self._files(here)
@@ -403,15 +343,15 @@ class Archiver:
         here.unsure.update(here.listing.names)
         return here
 
-    def _finish_children(self, here: _Directory) -> None:
+    def _finish_children(self, here: Directory) -> None:
         for name, found, child in here.children:
             here.subtrees[name] = (found, self._finish(child), child.attributes)
         here.children.clear()
 
-    def _finish(self, here: _Directory) -> bytes:
+    def _finish(self, here: Directory) -> bytes:
         """Wait for the files, put the tree together, store it; hand back its id."""
         self._finish_children(here)
-        below = _digest_of_subtrees(here)
+        below = here.below()
         if here.quiet and here.seen is not None and here.seen.children == below:
             tree, before_ns = here.seen.tree, here.seen.before_ns
             self._pass_by(here.listing.files, here.listing.size)
@@ -423,7 +363,7 @@ class Archiver:
         os.close(here.fd)
         return tree
 
-    def _remember(self, here: _Directory, below: bytes, tree: bytes, before_ns: int) -> None:
+    def _remember(self, here: Directory, below: bytes, tree: bytes, before_ns: int) -> None:
         listing = here.listing
         safe_ns = self._started_ns - SLACK_NS
         sure = not here.unsure and listing.latest_ns < safe_ns
@@ -436,7 +376,7 @@ class Archiver:
         if sure or facts:
             self._after[here.path] = Seen(here.digest if sure else b"", below, tree, before_ns, facts)
 
-    def _assemble(self, here: _Directory) -> bytes:
+    def _assemble(self, here: Directory) -> bytes:
         if here.quiet:
             self._take_over(here)
         before = self._last_tree(here)
@@ -449,7 +389,7 @@ class Archiver:
                     continue
                 here.nodes[name] = result.node
                 self._counts.bytes += result.size
-                if name in here.last.names if here.last is not None else here.trees.get(quote(name)) is not None:
+                if here.was_there(name, quote(name)):
                     self._counts.files_changed += 1
                 else:
                     self._counts.files_new += 1
@@ -461,7 +401,7 @@ class Archiver:
             here.nodes[name] = directory_node(name, found, subtree, attributes)
         known = here.trees.ids()
         here.trees.forget()
-        text = self._text(here, before)
+        text = here.tree(before)
         tree = sha256(text).digest()
         if tree in known:
             self._counts.dirs_unmodified += 1
@@ -472,7 +412,7 @@ class Archiver:
             self._store_behind(tree, text)
         return tree
 
-    def _last_tree(self, here: _Directory) -> bytes:
+    def _last_tree(self, here: Directory) -> bytes:
         """The tree that a large directory had; empty for another one. When it can't be read, all files are."""
         if here.last is None:
             return b""
@@ -483,20 +423,6 @@ class Archiver:
         self._pass_by(-len(passed), -sum(found.size for found in passed))
         self._read_anew(here)
         return b""
-
-    def _text(self, here: _Directory, before: bytes) -> bytes:
-        """The directory's tree."""
-        nodes, last = here.nodes, here.last
-        if last is not None:
-            text, here.large = patched_tree(before, last.large, last.stay, nodes, last.records)
-            here.last = None
-        elif len(nodes) >= LARGE and not here.quiet:
-            text, here.large = large_tree(nodes, here.listing.records)
-        else:
-            text = encode_tree([nodes[name] for name in sorted(nodes)])
-        nodes.clear()
-        here.listing.forget_files()
-        return text
 
     def _store_behind(self, tree: bytes, text: bytes) -> None:
         """Store a tree; if it takes long, in another thread. One such tree at a time is in memory."""
@@ -515,9 +441,9 @@ class Archiver:
             self._behind.result()
             self._behind = None
 
-    def _take_over(self, here: _Directory) -> None:
+    def _take_over(self, here: Directory) -> None:
         """The nodes of files that are all as they were, from the last tree; if that is damaged, files are read anew."""
-        here.last = self._last(here)
+        here.recall()
         if here.last is None:
             nodes = here.trees.files()
             if nodes is None:
@@ -526,14 +452,14 @@ class Archiver:
             here.nodes.update(nodes)
         self._pass_by(here.listing.files, here.listing.size)
 
-    def _read_anew(self, here: _Directory) -> None:
+    def _read_anew(self, here: Directory) -> None:
         """Read the files that are not being read yet, as if they had never been seen."""
         if here.quiet:
             here.listing, here.quiet = self._list(here.fd, here.path), False
         here.seen = here.last = None
         self._files(here)
 
-    def _special(self, here: _Directory, name: bytes) -> None:
+    def _special(self, here: Directory, name: bytes) -> None:
         """A node for a link, FIFO, socket or device; none for one that went, or a link that can't be read."""
         try:
             found = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
@@ -559,7 +485,3 @@ class Archiver:
     def _pause(self) -> None:
         if self._options.stopping():
             raise Interrupted("asked to stop")
-
-
-def _digest_of_subtrees(here: _Directory) -> bytes:
-    return sha256(b"".join(here.subtrees[name][1] for name in sorted(here.subtrees))).digest()

@@ -36,7 +36,7 @@ def decompress(data: Buffer, size: int) -> bytes:
     return plain
 
 
-def decompress_many(frames: list[Buffer], sizes: Sequence[int]) -> Sequence[Buffer]:
+def decompress_many(frames: Sequence[Buffer], sizes: Sequence[int]) -> Sequence[Buffer]:
     """What many frames hold, which must be so many bytes each. Raises Damaged.
 
     All in one call: other threads run meanwhile, where a call for each small blob would have them wait for each other.
@@ -44,7 +44,9 @@ def decompress_many(frames: list[Buffer], sizes: Sequence[int]) -> Sequence[Buff
     if not frames:
         return []
     try:
-        plains = _decompressor().multi_decompress_to_buffer(frames, decompressed_sizes=array("Q", sizes).tobytes())
+        plains = _decompressor().multi_decompress_to_buffer(
+            list(frames), decompressed_sizes=array("Q", sizes).tobytes()
+        )
     except (zstandard.ZstdError, ValueError) as error:
         raise Damaged(f"compressed data can't be unpacked ({error})") from None
     return cast("Sequence[Buffer]", plains)

@@ -24,7 +24,11 @@ _AT_ONCE = 16 << 20
 _GAP = 512 << 10
 """Unwanted bytes between two blobs that are read all the same, instead of asking twice."""
 
+_OPENED = 1 << 20
+"""Bytes that are opened at once, or a single blob where that is more."""
+
 _HEAD = struct.Struct(">III32s")  # offset, length, plain length, blob; big-endian, so that bytes sort by offset
+_ID = 32
 
 
 class _Missed(NamedTuple):
@@ -124,24 +128,50 @@ class Fetch:
             data, reason = memoryview(b""), str(error)
         else:
             reason = ""
-        last, plain, missing = b"", b"", ""
-        open_blob = self._repository.open_blob
-        for wanted in group:
-            head = wanted[: _HEAD.size]
-            if head != last:
-                last = head
-                offset, length, plain_length, blob = _HEAD.unpack(head)
-                missing = reason
-                if not missing:
-                    try:
-                        plain = open_blob(blob, data[offset - start : offset - start + length], plain_length)
-                    except Damaged as error:
-                        missing = f"data/{name}: {error}"
-            if missing:
-                with self._lock:
-                    self._missed.append(_Missed(pack, head[-32:], wanted[_HEAD.size :], missing))
-            else:
-                deliver(wanted[_HEAD.size :], plain)
+        for blobs in _batches(group):
+            opened = [reason] * len(blobs) if reason else self._open(name, data, start, list(blobs))
+            for (head, notes), plain in zip(blobs.items(), opened, strict=True):
+                for note in notes:
+                    if isinstance(plain, str):
+                        with self._lock:
+                            self._missed.append(_Missed(pack, head[-_ID:], note, plain))
+                    else:
+                        deliver(note, plain)
+
+    def _open(self, name: str, data: memoryview, start: int, heads: list[bytes]) -> list[bytes | str]:
+        """Each blob's plaintext, or why it can't be had."""
+        sealed: list[tuple[bytes, memoryview, int]] = []
+        for head in heads:
+            offset, length, plain_length, blob = _HEAD.unpack(head)
+            sealed.append((blob, data[offset - start : offset - start + length], plain_length))
+        try:
+            return list(self._repository.open_blobs(sealed))
+        except Damaged:
+            return [self._open_one(name, *one) for one in sealed]
+
+    def _open_one(self, name: str, blob: bytes, sealed: memoryview, plain_length: int) -> bytes | str:
+        try:
+            return self._repository.open_blob(blob, sealed, plain_length)
+        except Damaged as error:
+            return f"data/{name}: {error}"
+
+
+def _batches(group: list[bytes]) -> Iterator[dict[bytes, list[bytes]]]:
+    """What is wanted of a group, blob by blob, each with its notes; as many blobs as are opened at once."""
+    blobs: dict[bytes, list[bytes]] = {}
+    size = 0
+    for wanted in group:
+        head, note = wanted[: _HEAD.size], wanted[_HEAD.size :]
+        if head in blobs:
+            blobs[head].append(note)
+            continue
+        _, length, plain_length, _ = _HEAD.unpack(head)
+        size += max(length, plain_length)
+        if blobs and size > _OPENED:
+            yield blobs
+            blobs, size = {}, max(length, plain_length)
+        blobs[head] = [note]
+    yield blobs
 
 
 def _span(group: list[bytes]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ Source: restic `doc/design.rst`, "Repository Layout" and "Unpacked Data Format".
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeVar
@@ -18,7 +18,7 @@ import msgspec
 
 from symbiont_datad.restic import polynomial
 from symbiont_datad.restic.backend import Backend, FileKind
-from symbiont_datad.restic.compression import compress, decompress, decompress_any
+from symbiont_datad.restic.compression import compress, decompress, decompress_any, decompress_many
 from symbiont_datad.restic.crypto import Key, Scrypt, make_key_file, open_key_file
 from symbiont_datad.restic.errors import (
     Damaged,
@@ -160,6 +160,24 @@ class Repository:
         if sha256(plain).digest() != blob:
             raise Damaged(f"blob {blob.hex()} has other content than its name says")
         return plain
+
+    def open_blobs(self, sealed: Sequence[tuple[bytes, bytes | memoryview, int]]) -> Iterator[bytes]:
+        """The plaintexts of many blobs, each given as for `open_blob`. Raises Damaged when any of them is.
+
+        Other threads run while all are unpacked, where one after the other would have them wait for each other.
+        """
+        if len(sealed) == 1:  # a large one, of which no copy is made
+            yield self.open_blob(*sealed[0])
+            return
+        opened = [self.key.open(one) for _, one, _ in sealed]
+        sizes = [size for _, _, size in sealed if size]
+        frames = [frame for frame, (_, _, size) in zip(opened, sealed, strict=True) if size]
+        unpacked = iter(decompress_many(frames, sizes))
+        for (blob, _, size), content in zip(sealed, opened, strict=True):
+            plain = bytes(next(unpacked)) if size else content
+            if sha256(plain).digest() != blob:
+                raise Damaged(f"blob {blob.hex()} has other content than its name says")
+            yield plain
 
     # Locks: what `lock` needs of a repository
 

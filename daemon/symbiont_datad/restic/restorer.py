@@ -66,7 +66,7 @@ class Options:
     """
 
     overwrite: bool = False
-    threads: int = 2
+    threads: int = 3
     stopping: Callable[[], bool] = lambda: False
 
 

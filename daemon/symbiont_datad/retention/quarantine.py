@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from symbiont_datad.quantities import format_duration, format_size, spell_duration
+from symbiont_datad.quantities import DAY, format_duration, format_size, spell_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ def expiries(held: Iterable[Held], limits: QuarantineLimits, now: float) -> list
     """What goes, in the order in which it was decided; `now` in seconds since the epoch.
 
     What retention removed goes when its time is over. Other things go by their age. Then, if what is left is over
-    `max_bytes`, the oldest of it: first of what retention removed, then of the rest. Of both kinds the newest never
-    goes, but for one whose time is over.
+    `max_bytes`, the oldest of it: first of what retention removed, then of the rest, but for what came within the last
+    day (a restore in place has just put it there). Of both kinds the newest never goes, but for one whose time is over.
     """
     cells = sorted(held, key=lambda cell: (cell.at, cell.name))
     removed = [cell for cell in cells if cell.until is not None]
@@ -61,7 +61,7 @@ def expiries(held: Iterable[Held], limits: QuarantineLimits, now: float) -> list
     if limits.max_bytes is None:
         return found
     reason = f"the quarantine is over {format_size(limits.max_bytes)}, and this is the oldest in it"
-    for cell in [*removed[:-1], *doubtful[:-1]]:
+    for cell in [*removed[:-1], *(cell for cell in doubtful[:-1] if cell.at < now - DAY)]:
         if over <= 0:
             break
         if cell.name not in gone and cell.bytes:
