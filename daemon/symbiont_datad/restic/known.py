@@ -62,7 +62,7 @@ class Memory:
         """
         try:
             found = msgspec.msgpack.decode(path.read_bytes(), type=_File)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return cls(repository)
         if found.format != _FORMAT or found.repository != repository or not set(found.indexes) <= set(indexes):
             return cls(repository)
