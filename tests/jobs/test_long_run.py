@@ -17,7 +17,7 @@ from symbiont_datad.retention.quarantine import QuarantineLimits
 from symbiont_datad.retention.rules import AgeBy, Rule
 from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for
 
-ROUNDS = int(os.environ.get("DATAD_LONG_RUN", "100"))
+ROUNDS = int(os.environ.get("DATAD_LONG_RUN", "60"))
 """Half days of the long run."""
 
 RULES = (
