@@ -324,6 +324,26 @@ def test_heavy_jobs_run_one_at_a_time_and_hold_nobody_up(schedule: Schedule, job
     jobs.wait_for("verify", 1)
 
 
+def test_with_little_memory_jobs_take_turns(jobs: Jobs, clock: Clock) -> None:
+    """One at a time, whatever they are; each comes to its turn."""
+    schedule = Schedule(jobs, clock, in_turn=True)
+    names = ("sweep", "clean", "backup", "verify")
+    jobs.gates = {name: threading.Event() for name in names}
+    try:
+        schedule.start([Timetable(name, HOUR, heavy=name in ("backup", "verify")) for name in names], {})
+        for turn in range(1, 5):
+            until = time.monotonic() + 3.0
+            while jobs.running.total() < 1 or jobs.runs.total() < turn:
+                assert time.monotonic() < until
+            settle()
+            assert (1, turn) == (jobs.running.total(), jobs.runs.total())
+            next(jobs.gates[name] for name in names if jobs.running[name]).set()
+    finally:
+        for gate in jobs.gates.values():
+            gate.set()
+        schedule.stop()
+
+
 def test_a_job_that_failed_is_tried_again_sooner(schedule: Schedule, jobs: Jobs, clock: Clock) -> None:
     """A retry brings the next run forward, and never puts it off."""
     schedule.start([Timetable("backup", DAY)], {"backup": clock()})

@@ -160,12 +160,15 @@ def put_off(known: _Soon | None, now: float, after_s: float) -> _Soon:
 class Schedule:
     """Runs jobs by their timetables: `run(name)` is called in a thread and returns when the job has ended.
 
-    `clock` tells the wall clock's time, in seconds since the epoch.
+    `clock` tells the wall clock's time, in seconds since the epoch. `in_turn`: one job at a time, for little memory.
     """
 
-    def __init__(self, run: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, run: Callable[[str], None], clock: Callable[[], float] = time.time, *, in_turn: bool = False
+    ) -> None:
         self._run = run
         self._clock = clock
+        self._in_turn = in_turn
         self._tables: dict[str, Timetable] = {}
         self._scheduler: Any = None
         self._soon: dict[str, _Soon] = {}
@@ -178,7 +181,7 @@ class Schedule:
         self._tables = {table.job: table for table in tables}
         self._scheduler = BackgroundScheduler(
             executors={
-                "default": ThreadPoolExecutor(_AT_ONCE),
+                "default": ThreadPoolExecutor(1 if self._in_turn else _AT_ONCE),
                 "heavy": ThreadPoolExecutor(1),
                 "soon": ThreadPoolExecutor(1),
                 "beat": ThreadPoolExecutor(1),
@@ -256,7 +259,7 @@ class Schedule:
             _Trigger(table),
             [table.job],
             id=table.job,
-            executor=table.executor,
+            executor="default" if self._in_turn else table.executor,
             next_run_time=due,
             replace_existing=True,
         )

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from symbiont_datad import events
 from symbiont_datad.errors import ExitCode, Locked, SettingsError, TreeHeld
 from symbiont_datad.events import emit
+from symbiont_datad.fsops.limit import memory_limit
 from symbiont_datad.fsops.lock import DirectoryLock, hold
 from symbiont_datad.guard.guard import Guard, GuardSettings, Report
 from symbiont_datad.guard.space import SpaceWatch, Watched
@@ -55,6 +56,8 @@ _CHILD_GRACE_S = 3.5
 _RETRY_S = 600.0
 """So long after a failed run of a heavy job it is tried again, if its timetable has it later: a repository that is away
 may be back soon."""
+_ROOMY = 256 << 20
+"""Bytes of memory below which jobs run one at a time: two that save snapshots at once may take more than 64 MiB."""
 _HEAVY = ("backup", "verify", "optimize")
 _SOON = ("templates",)
 """Jobs without a timetable: an event asks for them."""
@@ -118,7 +121,8 @@ class Supervisor:
             self._guard.create_tree()
             self._root_lock.take()
         stack.callback(self._write_state, final=True)
-        self._schedule = Schedule(self._run_job)
+        limit = memory_limit()
+        self._schedule = Schedule(self._run_job, in_turn=limit is not None and limit < _ROOMY)
         with short_slices():
             self._guard.start()
         stack.callback(self._guard.stop)

@@ -119,6 +119,7 @@ def test_beside_a_writer(built: Podman) -> None:
         state = built.inspect("datad")["State"]
         assert (0, False) == (state["ExitCode"], state["OOMKilled"])
         events = built.events("datad")
+        assert [] == [one for one in events if one["event"] == "job_failed"]
         assert ["snapshot_created", "daemon_stopped"] == [
             one["event"] for one in events if one["event"] in ("snapshot_created", "daemon_stopped")
         ][-2:]

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from symbiont_datad.errors import Locked
 from symbiont_datad.events import configure, emit, send_security_events_to
+from symbiont_datad.fsops.limit import go_first
 from symbiont_datad.jobs.audit import audit_log
 from symbiont_datad.jobs.context import Progress
 from symbiont_datad.jobs.runner import open_ledger, run_here
@@ -36,6 +37,7 @@ def main(name: str, report_fd: int) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `restic unlock` sends one, to see whether a lock's process lives
     with suppress(OSError):
         os.nice(_NICENESS)
+    go_first()  # a job can run again; without the daemon nobody keeps the tree
     settings = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     configure(settings.log_format, settings.log_level)

@@ -30,9 +30,12 @@ from symbiont_datad.restic.subset import Choice
 _THREADS = min(max(os.cpu_count() or 1, 2), 4)
 _MANY = 64 << 20
 """Bytes from which on processes of their own read packs: they take 0.1 s to start."""
-_PIECE = 2 << 20
-_PLAIN = 4 << 20
-"""Bytes of a pack, as stored and unpacked, that a thread has in memory at once, or a single blob where that is more."""
+_PIECE = 256 << 10
+_PLAIN = 512 << 10
+"""Bytes of a pack, as stored and unpacked, that a thread has in memory at once, or a single blob where that is more.
+
+So few, that they stay in the processor's cache.
+"""
 
 REMEDY = "`restic repair packs` saves the blobs that are good; the next backup stores again what it still finds"
 ORPHAN_REMEDY = "no index file names it, so nothing needs it; prune removes it"
