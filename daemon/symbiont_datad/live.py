@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from symbiont_datad.fsops.lock import holder
-from symbiont_datad.report import Legacy
 
 _STATE = "status.json"
 _LOOK_AGAIN_S = (0.0, 0.05, 0.2)
@@ -39,7 +38,6 @@ class LiveState:
     alive: bool = True
     beat: float = 0.0
     every_s: float = 0.0
-    legacy: tuple[Legacy, ...] = ()
 
 
 def keeper(daemon_dir: Path) -> int | None:
@@ -87,7 +85,6 @@ def read_state(daemon_dir: Path) -> LiveState | None:
             found = json.loads((daemon_dir / _STATE).read_text(encoding="utf-8"))
             found.pop("schema")
             found["warnings"], found["active_jobs"] = tuple(found["warnings"]), tuple(found["active_jobs"])
-            found["legacy"] = tuple(Legacy(**one) for one in found.get("legacy", ()))
             return LiveState(**found)
         except OSError:
             return None

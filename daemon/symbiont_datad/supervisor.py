@@ -33,9 +33,8 @@ from symbiont_datad.jobs.runner import Child
 from symbiont_datad.jobs.secrets import check_secrets
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.live import LiveState, write_state
-from symbiont_datad.migrate.transition import Transition, waiting
 from symbiont_datad.quantities import format_size
-from symbiont_datad.report import Health, JobReport, Legacy, Outcome
+from symbiont_datad.report import Health, JobReport, Outcome
 from symbiont_datad.schedule import Schedule, Timetable
 from symbiont_datad.service.endpoint import Endpoint, listening
 from symbiont_datad.service.notify import Notifier, watchdog_interval
@@ -81,7 +80,6 @@ class Supervisor:
         self._refused = ""
         self._no_ledger = ""
         self._been_ready = False
-        self._waiting: tuple[Legacy, ...] = ()
         self._started_at = 0.0
 
     def run(self) -> ExitCode:
@@ -132,8 +130,6 @@ class Supervisor:
         stack.callback(self._space.stop)
         stack.callback(self._end_jobs)
         stack.callback(self._endpoint.close)
-        self._transition = Transition(lambda: self._jobs.migration, lambda: self._ledger)
-        stack.callback(self._transition.stop)
         for job in self._schedule.start(_timetables(self._settings), self._last_successes()):
             emit("job_caught_up", job=job)
         emit(
@@ -146,7 +142,6 @@ class Supervisor:
         self._notifier.ready(self._summary())
         self._write_state()
         self._space.start()
-        threading.Thread(target=self._look_for_legacy, name="legacy", daemon=True).start()
 
     def _open_ledger(self) -> None:
         """Begin the ledger, unless that is done. Where it can't be, the tree is kept all the same."""
@@ -210,9 +205,6 @@ class Supervisor:
             self._open_ledger()
             self._endpoint.follow(self._listening)
             late = time.monotonic() - self._left.beat > _STATE_EVERY_S
-            if self._transition.look():
-                self._waiting = waiting(self._jobs.migration) if self._waiting else ()
-                late = True
             if late or (health.alive, health.ready) != (self._left.alive, self._left.ready):
                 self._write_state()
 
@@ -335,17 +327,6 @@ class Supervisor:
         while self._children and time.monotonic() < until:
             time.sleep(0.02)
 
-    def _look_for_legacy(self) -> None:
-        """Data of before the tree is brought over if the settings ask for it; else somebody should know of it."""
-        target = self._jobs.migration
-        self._waiting = waiting(target)
-        if self._waiting and target.automatic:
-            self._run_job("migrate")
-            self._waiting = waiting(target)
-        for one in self._waiting:
-            emit("legacy_data_found", path=one.path, kind=one.kind, command="symbiont-datad migrate")
-        self._transition.look()
-
     # What is said of it
 
     def _health(self) -> Health:
@@ -353,7 +334,6 @@ class Supervisor:
         warnings = [f"{part} doesn't move" for part, alive in parts.items() if not alive]
         warnings += self._guard.warnings()
         warnings += self._space.warnings()
-        warnings += self._transition.warnings()
         warnings += [f"nothing is recorded: {self._no_ledger}"] if self._no_ledger else []
         warnings += [self._endpoint.problem] if self._endpoint.problem else []
         warnings += [f"the new settings were refused: {self._refused}"] if self._refused else []
@@ -403,7 +383,6 @@ class Supervisor:
             alive=health.alive,
             beat=time.monotonic(),
             every_s=_STATE_EVERY_S + _TURN_S,
-            legacy=(*self._waiting, *self._transition.states()),
         )
 
     def _leave(self, state: LiveState) -> None:

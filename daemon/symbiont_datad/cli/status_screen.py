@@ -89,19 +89,6 @@ def document(found: Status) -> dict[str, Any]:
             }
             for group in found.cache_use
         ],
-        "legacy": [
-            {
-                "path": printable(one.path),
-                "kind": one.kind,
-                "compat": one.compat,
-                "both_ways": one.both_ways,
-                "completed_at": moment(one.completed_at),
-                "brought_at": moment(one.brought_at),
-                "files": one.files,
-                "conflicts": one.conflicts,
-            }
-            for one in (found.live.legacy if found.live else ())
-        ],
         "actions_today": dict(found.actions_today),
         "findings": [{**finding(one), "first_seen": moment(seen)} for one, seen in found.findings],
         "healed": [event(row) for row in found.healed],
@@ -142,7 +129,6 @@ def screen(found: Status, now: float) -> Iterator[str]:
     yield from _jobs(found, now)
     yield from _findings(found, now)
     yield from _healed(found, now)
-    yield from _legacy(found, now)
     if found.actions_today:
         done = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in sorted(found.actions_today.items()))
         yield f"in the last day: {done}"
@@ -306,23 +292,6 @@ def _healed(found: Status, now: float) -> Iterator[str]:
 def _ago(now: float, at: float) -> str:
     return f"{format_duration(max(now - at, 0.0))} ago"
 
-
-def _legacy(found: Status, now: float) -> Iterator[str]:
-    """Places of before the tree: how they go on working, and what to do."""
-    places = found.live.legacy if found.live is not None else ()
-    for one in places:
-        how = _COMPAT.get(one.compat, one.compat)
-        since = f" since {format_duration(max(now - one.completed_at, 0.0))}" if one.completed_at else ""
-        last = f", last brought {format_duration(max(now - one.brought_at, 0.0))} ago" if one.brought_at else ""
-        conflicts = f", {one.conflicts:,} conflicts" if one.conflicts else ""
-        yield f"{'legacy ' + one.kind:<24}{printable(one.path)}  ({how}{since}{last}{conflicts})"
-    if places:
-        unmigrated = any(one.compat == "not migrated" for one in places)
-        yield f"what to do: symbiont-datad migrate{'' if unmigrated else ' --finish'}"
-        yield ""
-
-
-_COMPAT = {"none": "migrated", "symlink": "a link to the tree", "mirror": "mirrored"}
 
 _SEVERITIES = [Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.DEBUG]
 

@@ -195,6 +195,20 @@ def exchange(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:
         _exchange_in_steps(a_dir_fd, a, b_dir_fd, b)
 
 
+def rename_new(dir_fd: int, old: str, new: str) -> None:
+    """Rename a file in a pinned directory to a name that nothing has. Raises FileExistsError when something has it.
+
+    Where the system can't do that in one step, the file has both names for a moment.
+    """
+    try:
+        _renameat2(dir_fd, old, dir_fd, new, _NO_REPLACE)
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise
+        os.link(old, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        os.unlink(old, dir_fd=dir_fd)
+
+
 def _exchange(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:
     _renameat2(a_dir_fd, a, b_dir_fd, b, _EXCHANGE)
 
@@ -205,31 +219,6 @@ def _renameat2(a_dir_fd: int, a: str, b_dir_fd: int, b: str, flags: int) -> None
     if _LIBC.renameat2(a_dir_fd, os.fsencode(a), b_dir_fd, os.fsencode(b), flags) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), b)
-
-
-def rename_new(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
-    """Rename an entry of a pinned directory to a name that nothing has. Raises OSError, FileExistsError where it has.
-
-    Where the system can't do that in one step, a file has both names for a moment, and a directory could take the place
-    of an empty one that was made that instant.
-    """
-    try:
-        _renameat2(from_fd, name, to_fd, new_name, _NO_REPLACE)
-    except OSError as error:
-        if error.errno not in _NO_EXCHANGE:
-            raise
-        _rename_new_in_steps(from_fd, name, to_fd, new_name)
-
-
-def _rename_new_in_steps(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
-    if stat.S_ISDIR(os.stat(name, dir_fd=from_fd, follow_symlinks=False).st_mode):
-        with suppress(FileNotFoundError):
-            os.stat(new_name, dir_fd=to_fd, follow_symlinks=False)
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name)
-        os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
-        return
-    os.link(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
-    os.unlink(name, dir_fd=from_fd)
 
 
 def _exchange_in_steps(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:

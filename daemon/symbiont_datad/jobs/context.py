@@ -9,7 +9,6 @@ from symbiont_datad.fsops.root import resolve
 from symbiont_datad.jobs.secrets import Secrets, secrets_of
 from symbiont_datad.layout import Layout, layout_of
 from symbiont_datad.ledger import Ledger
-from symbiont_datad.migrate.target import NOWHERE, Target, target_of
 from symbiont_datad.quantities import DAY, HOUR, Share
 from symbiont_datad.retention.logs import NO_ROTATION, LogRule, LogSettings
 from symbiont_datad.retention.pressure import NO_MARKS, Marks
@@ -137,7 +136,6 @@ class JobSettings:
     marks: Marks = NO_MARKS
     logs: LogSettings = NO_ROTATION
     state: StateSettings = StateSettings()
-    migration: Target = NOWHERE
 
     @property
     def ledger_path(self) -> Path:
@@ -212,7 +210,6 @@ def job_settings(settings: "Settings") -> JobSettings:
             compression=settings.state.compression,
             compress_archives_s=settings.state.compress_archives,
         ),
-        migration=target_of(settings),
     )
 
 

@@ -54,7 +54,7 @@ def _settled(context: JobContext, chain: AuditChain, pending: Pending) -> str:
                     chain.forget(_plain(log, archive))
                 return "a rotation was cut short and taken back: the log is as it was"
             if _exists(dir_fd, hidden(archive, UNFINISHED)):
-                rename_new(dir_fd, hidden(archive, UNFINISHED), dir_fd, archive)
+                rename_new(dir_fd, hidden(archive, UNFINISHED), archive)
                 sync_directory(dir_fd)
             if not _exists(dir_fd, archive):
                 return "a rotation was cut short, and its archive is gone"
@@ -134,7 +134,7 @@ def tidy(context: JobContext, files: LogFiles) -> list[Recovered]:
             newest = files.newest(log)
             if newest is not None and not newest < place:
                 place = following(place.live, newest, place.at)
-            rename_new(dir_fd, name, dir_fd, place.name)
+            rename_new(dir_fd, name, place.name)
             sync_directory(dir_fd)
             found.append(Recovered(log, f"a rotation was cut short and finished: {printable(place.name)} is whole"))
     return found

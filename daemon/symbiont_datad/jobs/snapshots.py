@@ -38,16 +38,8 @@ def readable_snapshots(repository: Repository) -> tuple[list[Named], list[tuple[
     return found, unread
 
 
-LEGACY = "legacy"
-"""The tag of snapshots of places of before the tree. No policy forgets them, and `latest` is none of them."""
-
-
 def of_this_host(snapshots: list[Named], hostname: str) -> list[Named]:
-    """The snapshots that this host made; all of them when it made none, as on the machine that replaces a lost one.
-
-    Those of legacy places count only where there are no others.
-    """
-    snapshots = [one for one in snapshots if LEGACY not in one[1].tags] or snapshots
+    """The snapshots that this host made; all of them when it made none, as on the machine that replaces a lost one."""
     return [one for one in snapshots if one[1].hostname == hostname] or snapshots
 
 
