@@ -248,7 +248,8 @@ def test_a_bucket_with_the_drop_in_for_the_network(service: Machine) -> None:
     until(lambda: told(service, "snapshot_created", job="backup"), 90.0)
     until(lambda: told(service, "repository_verified"), 90.0)
     assert "s3://bucket/agents" == told(service, "repository_created")[0]["SYMBIONT_PATH"]
-    assert [] == told(service, "job_failed")
+    failed = {entry["SYMBIONT_JOB"] for entry in told(service, "job_failed")}
+    assert {"verify"} >= failed  # it may be due before the first backup has made the repository
     assert secret not in json.dumps(service.journal(f"_SYSTEMD_UNIT={UNIT}"))
     service.run("systemctl", "stop", "s3")
 
