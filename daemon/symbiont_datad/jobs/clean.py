@@ -1,11 +1,9 @@
 """Retention: removes what the rules of the layout say, and nothing else."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from symbiont_datad.errors import UnsafePath
+from symbiont_datad.fsops.memory import collector_at_rest
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.emptying import expire, remove_empty_days
 from symbiont_datad.jobs.listing import Keeping, refusal
@@ -48,15 +46,3 @@ def _message(context: JobContext, tally: Tally) -> str:
         return ""
     until = datetime.fromtimestamp(context.now + context.settings.undo_window_s, UTC).strftime("%Y-%m-%d %H:%MZ")
     return f"until {until} `symbiont-datad clean --undo` brings back what went into the quarantine"
-
-
-@contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """Hundreds of thousands of tuples are made, none in a cycle: the search for cycles takes longer than they do."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
