@@ -65,7 +65,7 @@ class Archiver:
         self._torn: list[tuple[bytes, str]] = []
         self._started_ns = time.time_ns()
         self._open: set[int] = set()
-        self._submitted = 0
+        self._submitted = self._batches = 0
         self._crew = sealing_crew(repository.key, repository.level)
         self._behind: Future[None] | None = None
 
@@ -265,6 +265,7 @@ class Archiver:
         self._pause()
         self._repository.need_index()
         self._submitted += len(batch)
+        self._batches += len(batch) > 1
         here.reads.append((self._readers.submit(self._read, here.fd, batch, owners), batch))
 
     def _read(self, fd: int, names: list[bytes], owners: list[int]) -> list[Read | OSError]:
@@ -396,7 +397,11 @@ class Archiver:
                 if result.error:
                     here.unsure.add(name)
                     self._torn.append((here.path + b"/" + name, result.error))
+        self._batches -= sum(len(names) > 1 for _, names in here.reads)
         here.reads.clear()
+        if not self._batches and self._submitted > self._options.crew_from:
+            self._crew.end()  # what a large tree takes comes now, and maybe there are no more small files
+            self._submitted = 0
         for name, (found, subtree, attributes) in here.subtrees.items():
             here.nodes[name] = directory_node(name, found, subtree, attributes)
         known = here.trees.ids()

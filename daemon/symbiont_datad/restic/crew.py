@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 _LENGTH = struct.Struct("<I")
-_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(4 << 20)}
 """Have glibc give back at once what only a large tree needs, and keep what every piece of work needs again: to get that
 anew each time would take a quarter of the processor time (mallopt(3))."""
 
@@ -46,11 +46,17 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End all processes; others are started for who asks then. Nobody may be asking now."""
         for member in self._members:
             member.dismiss()
         for member in self._members:
             member.wait()
         self._members.clear()
+        self._idle.clear()
+        self._local = threading.local()
 
     def start(self, count: int) -> None:
         """Start so many processes now, so that they are there when somebody asks: they take 0.1 s."""
