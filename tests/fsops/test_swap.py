@@ -13,7 +13,7 @@ import pytest
 
 from symbiont_datad.fsops import swap
 from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned
-from symbiont_datad.fsops.swap import STAGED, Changed, exchange, put_in_place, rename_new, stage_file, staging
+from symbiont_datad.fsops.swap import STAGED, Changed, exchange, put_in_place, stage_file, staging
 from tests.guard.keeping import NOW
 from tests.support import Link, build_tree, read_tree
 from tests.support import Tree as Data
@@ -34,21 +34,6 @@ def swap_in(root: Path, path: str, new: Data | bytes | Link) -> str | None:
     with staging(tree, path, NOW) as stage:
         build_tree((root / stage.place).parent, {stage.name: new})
         return put_in_place(stage, kind="replaced", reason=f"a restore of {path}", now=NOW)
-
-
-@pytest.mark.parametrize("way", ["in one step", "in steps"])
-def test_a_new_name_is_never_one_that_is_taken(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file gets another name, and what has that name already is kept."""
-    if way == "in steps":
-        monkeypatch.setattr(swap, "_LIBC", object())
-    (tmp_path / "a").write_bytes(b"a")
-    (tmp_path / "b").write_bytes(b"b")
-    with pinned(str(tmp_path)) as fd:
-        with pytest.raises(FileExistsError):
-            rename_new(fd, "a", "b")
-        assert {"a": b"a", "b": b"b"} == read_tree(tmp_path)
-        rename_new(fd, "a", "c")
-    assert {"b": b"b", "c": b"a"} == read_tree(tmp_path)
 
 
 @pytest.mark.usefixtures("_way")

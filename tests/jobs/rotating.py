@@ -11,7 +11,7 @@ from enum import Enum
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from symbiont_datad.fsops import collapse, swap
+from symbiont_datad.fsops import collapse, rename
 from symbiont_datad.jobs import rotation
 from symbiont_datad.jobs.context import JobSettings
 from tests.jobs.making import NOW, run
@@ -83,7 +83,7 @@ class _Maker:
         if not within:
             for name in ("rename", "unlink", "fsync", "fdatasync", "ftruncate", "utime", "fchmod"):
                 setattr(os, name, self._troubled(getattr(os, name)))
-            swap._renameat2 = self._troubled(swap._renameat2)
+            rename.renameat2 = self._troubled(rename.renameat2)
         write, remove = os.pwrite, collapse._collapse
         os.pwrite = self._troubled(write, _half_written if within else write)
         collapse._collapse = self._troubled(remove, _half_collapsed if within else remove)

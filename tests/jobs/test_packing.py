@@ -166,7 +166,7 @@ def test_a_second_day_of_that_name_gets_a_number(tmp_path: Path) -> None:
     assert ["2026-10-01-2.tar.zst", *PACKED] == names(history)
 
 
-@pytest.mark.parametrize("step", ["_write", "move_new", "move_directory"])
+@pytest.mark.parametrize("step", ["_write", "rename_new", "move_directory"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_step_the_next_run_finishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str

@@ -19,7 +19,7 @@ from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.cells import FILES, Cell, stamp_of
 from symbiont_datad.fsops.mount import mounts_below
 from symbiont_datad.fsops.remove import Failure
-from symbiont_datad.fsops.rename import move_new
+from symbiont_datad.fsops.rename import rename_new
 from symbiont_datad.fsops.root import (
     QUARANTINE,
     Tree,
@@ -89,12 +89,12 @@ class Aside:
             with self._both(folder) as (from_fd, to_fd):
                 if not S_ISDIR(os.lstat(name, dir_fd=from_fd).st_mode):
                     return Failure(path, "no directory any more", True)
-                move_new(name, from_fd, to_fd)
+                rename_new(from_fd, name, to_fd, name)
                 why = self._differs(path, members)
                 if not why:
                     return None
                 try:
-                    move_new(name, to_fd, from_fd)
+                    rename_new(to_fd, name, from_fd, name)
                 except FileExistsError:
                     return Failure(path, f"{why}; it is in the quarantine, because something is there again", False)
                 return Failure(path, why, True)
@@ -251,7 +251,7 @@ def bring_back(tree: Tree, cell: Cell, paths: Sequence[str]) -> list[Failure]:
             folder, _, name = path.rpartition("/")
             try:
                 with _self_or_beneath(files_fd, folder) as from_fd, _self_or_beneath(root_fd, folder) as to_fd:
-                    move_new(name, from_fd, to_fd)
+                    rename_new(from_fd, name, to_fd, name)
             except FileExistsError:
                 failures.append(Failure(path, "something is there again; it stays in the quarantine", False))
             except (OSError, UnsafePath) as error:

@@ -1,48 +1,48 @@
-"""Renaming without taking the place of anything (renameat2(2), `RENAME_NOREPLACE`)."""
+"""Renaming that rename(2) can't do: without taking the place of anything, or two names at once (renameat2(2))."""
 
 import ctypes
 import errno
 import os
 import stat
 
-_NO_REPLACE = 1  # RENAME_NOREPLACE of linux/fs.h
-_CANT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
-"""How systems and file systems say that they don't know the flag."""
+NO_REPLACE, EXCHANGE = 1, 2  # RENAME_NOREPLACE and RENAME_EXCHANGE of linux/fs.h
+CANT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
+"""How systems and file systems say that they don't know a flag."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def move_new(name: str, from_fd: int, to_fd: int) -> None:
-    """Move an entry from one pinned directory into another of the same file system, where nothing may have its name.
+def renameat2(from_fd: int, name: str, to_fd: int, new_name: str, flags: int) -> None:
+    """The system call, between pinned directories. Raises OSError, with a code in CANT where it can't be had."""
+    if not hasattr(_LIBC, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _LIBC.renameat2(from_fd, os.fsencode(name), to_fd, os.fsencode(new_name), flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), new_name)
+
+
+def rename_new(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
+    """Give an entry of a pinned directory a name that nothing has, in the same or another one of that file system.
 
     Raises FileExistsError when something has it, or another OSError; then nothing has changed. Where the system can't
     do it in one step, a file has both names for a moment, and a directory could take the place of an empty one that
     was made that instant.
     """
     try:
-        _rename_new(name, from_fd, to_fd)
+        renameat2(from_fd, name, to_fd, new_name, NO_REPLACE)
     except OSError as error:
-        if error.errno not in _CANT:
+        if error.errno not in CANT:
             raise
-        _move_in_steps(name, from_fd, to_fd)
+        _rename_in_steps(from_fd, name, to_fd, new_name)
 
 
-def _rename_new(name: str, from_fd: int, to_fd: int) -> None:
-    if not hasattr(_LIBC, "renameat2"):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    encoded = os.fsencode(name)
-    if _LIBC.renameat2(from_fd, encoded, to_fd, encoded, _NO_REPLACE) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), name)
-
-
-def _move_in_steps(name: str, from_fd: int, to_fd: int) -> None:
+def _rename_in_steps(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
     if stat.S_ISDIR(os.stat(name, dir_fd=from_fd, follow_symlinks=False).st_mode):
         try:
-            os.stat(name, dir_fd=to_fd, follow_symlinks=False)
+            os.stat(new_name, dir_fd=to_fd, follow_symlinks=False)
         except FileNotFoundError:
-            os.rename(name, name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+            os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
             return
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-    os.link(name, name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name)
+    os.link(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
     os.unlink(name, dir_fd=from_fd)

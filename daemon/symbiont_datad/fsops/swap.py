@@ -15,15 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from symbiont_datad.fsops import rename
 from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, pinned, readable, sync_directory
 from symbiont_datad.fsops.write import ITEM, drop_cell, quarantine_cell, write_record
 
 STAGED = "staged"
 """The directory in a cell of the quarantine in which something is staged."""
-
-_NO_REPLACE, _EXCHANGE = 1, 2  # RENAME_NOREPLACE and RENAME_EXCHANGE of linux/fs.h
-_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
-"""How systems and file systems say that they can't exchange two names."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -190,35 +187,13 @@ def exchange(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:
     try:
         _exchange(a_dir_fd, a, b_dir_fd, b)
     except OSError as error:
-        if error.errno not in _NO_EXCHANGE:
+        if error.errno not in rename.CANT:
             raise
         _exchange_in_steps(a_dir_fd, a, b_dir_fd, b)
 
 
-def rename_new(dir_fd: int, old: str, new: str) -> None:
-    """Rename a file in a pinned directory to a name that nothing has. Raises FileExistsError when something has it.
-
-    Where the system can't do that in one step, the file has both names for a moment.
-    """
-    try:
-        _renameat2(dir_fd, old, dir_fd, new, _NO_REPLACE)
-    except OSError as error:
-        if error.errno not in _NO_EXCHANGE:
-            raise
-        os.link(old, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
-        os.unlink(old, dir_fd=dir_fd)
-
-
 def _exchange(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:
-    _renameat2(a_dir_fd, a, b_dir_fd, b, _EXCHANGE)
-
-
-def _renameat2(a_dir_fd: int, a: str, b_dir_fd: int, b: str, flags: int) -> None:
-    if not hasattr(_LIBC, "renameat2"):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if _LIBC.renameat2(a_dir_fd, os.fsencode(a), b_dir_fd, os.fsencode(b), flags) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), b)
+    rename.renameat2(a_dir_fd, a, b_dir_fd, b, rename.EXCHANGE)
 
 
 def _exchange_in_steps(a_dir_fd: int, a: str, b_dir_fd: int, b: str) -> None:

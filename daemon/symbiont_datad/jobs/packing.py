@@ -20,7 +20,7 @@ from symbiont_datad.fsops.aside import Aside, aside, record_of
 from symbiont_datad.fsops.cells import PACKED, remove_cell
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.remove import Failure
-from symbiont_datad.fsops.rename import move_new
+from symbiont_datad.fsops.rename import rename_new
 from symbiont_datad.fsops.root import Tree, pinned, sync_directory
 from symbiont_datad.fsops.walk import Entry, walk
 from symbiont_datad.jobs.context import JobContext
@@ -174,7 +174,7 @@ def _pack(tree: Tree, unit: Unit, cell: Aside, keys: _Keys) -> Failure | None:
             name, made = _packed_already(tree, unit, ending, folder_fd, keys)
             if made is None:
                 made = _write(tree, unit, name, stage_fd, keys)
-                move_new(name, stage_fd, folder_fd)
+                rename_new(stage_fd, name, folder_fd, name)
                 sync_directory(folder_fd)
             failure = cell.move_directory(unit.path, unit.members)
             if failure is not None:

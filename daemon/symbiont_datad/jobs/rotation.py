@@ -18,8 +18,9 @@ from symbiont_datad.fsops.collapse import blank, block_size, cut_off, find_cut, 
 from symbiont_datad.fsops.lease import Held, held
 from symbiont_datad.fsops.opened import Writer, is_shared, writers
 from symbiont_datad.fsops.read import opened_regular
+from symbiont_datad.fsops.rename import rename_new
 from symbiont_datad.fsops.root import sync_directory
-from symbiont_datad.fsops.swap import exchange, rename_new
+from symbiont_datad.fsops.swap import exchange
 from symbiont_datad.jobs.audit_chain import AuditChain
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.log_archive import Part, blank_head, digest_of, make_like, write_archive
@@ -98,7 +99,7 @@ class Rotator:
             self._journal.begin(
                 Pending(Step.COLLAPSE, task.path, name, found.st_ino, written.bytes, written.sha256, cut)
             )
-            rename_new(dir_fd, hidden(name, UNFINISHED), name)
+            rename_new(dir_fd, hidden(name, UNFINISHED), dir_fd, name)
             cut_off(fd, cut)
             sync_directory(dir_fd)
             os.fsync(fd)
@@ -122,7 +123,7 @@ class Rotator:
                     Pending(Step.TRUNCATE, task.path, name, found.st_ino, written.bytes, written.sha256, head)
                 )
                 blank(fd, head)  # while its mark is there, nothing was cut: see `recover`
-                rename_new(dir_fd, hidden(name, UNFINISHED), name)
+                rename_new(dir_fd, hidden(name, UNFINISHED), dir_fd, name)
                 size = _follow(fd, dir_fd, name, found.st_size)
                 sync_directory(dir_fd)
                 os.fsync(fd)
@@ -152,7 +153,7 @@ class Rotator:
                 _drop_empty(dir_fd, taken, found.st_ino)
                 raise
             # From here on the next run would do the rest: a hidden file of that name becomes an archive.
-            rename_new(dir_fd, taken, task.archive.name)
+            rename_new(dir_fd, taken, dir_fd, task.archive.name)
             sync_directory(dir_fd)
             size = found.st_size - blank_head(fd)
             return Made(task.archive_path, size, size)
@@ -233,7 +234,7 @@ class Rotator:
             try:
                 self._refuse_written(fd, found)
                 self._journal.begin(pending)
-                rename_new(dir_fd, hidden(name, UNFINISHED), name)
+                rename_new(dir_fd, hidden(name, UNFINISHED), dir_fd, name)
                 sync_directory(dir_fd)
                 os.unlink(plain, dir_fd=dir_fd)
                 sync_directory(dir_fd)

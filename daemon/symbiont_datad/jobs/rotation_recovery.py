@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.formats.rotated import TAKEN, UNFINISHED, following, hidden, hidden_part, rotated
 from symbiont_datad.fsops.collapse import Stage, close_gap, put_back, stage_of
+from symbiont_datad.fsops.rename import rename_new
 from symbiont_datad.fsops.root import sync_directory
-from symbiont_datad.fsops.swap import rename_new
 from symbiont_datad.jobs.audit_chain import AuditChain
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.log_files import LogFiles
@@ -54,7 +54,7 @@ def _settled(context: JobContext, chain: AuditChain, pending: Pending) -> str:
                     chain.forget(_plain(log, archive))
                 return "a rotation was cut short and taken back: the log is as it was"
             if _exists(dir_fd, hidden(archive, UNFINISHED)):
-                rename_new(dir_fd, hidden(archive, UNFINISHED), archive)
+                rename_new(dir_fd, hidden(archive, UNFINISHED), dir_fd, archive)
                 sync_directory(dir_fd)
             if not _exists(dir_fd, archive):
                 return "a rotation was cut short, and its archive is gone"
@@ -134,7 +134,7 @@ def tidy(context: JobContext, files: LogFiles) -> list[Recovered]:
             newest = files.newest(log)
             if newest is not None and not newest < place:
                 place = following(place.live, newest, place.at)
-            rename_new(dir_fd, name, place.name)
+            rename_new(dir_fd, name, dir_fd, place.name)
             sync_directory(dir_fd)
             found.append(Recovered(log, f"a rotation was cut short and finished: {printable(place.name)} is whole"))
     return found
