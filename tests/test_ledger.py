@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.ledger import Ledger, LedgerError, SpacePoint, UsagePoint
+from symbiont_datad.ledger import Ledger, LedgerError
+from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from symbiont_datad.cli.status_screen import document, screen
 from symbiont_datad.fsops.lock import hold
-from symbiont_datad.ledger import Ledger, SpacePoint, UsagePoint
+from symbiont_datad.ledger import Ledger
+from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
 from symbiont_datad.live import LiveState, read_state, write_state
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 from symbiont_datad.status import collect

@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 from symbiont_datad import ledger_prompts
 from symbiont_datad.ledger_prompts import Counted, Executions
+from symbiont_datad.ledger_schema import MIGRATIONS, Row, Run, SpacePoint, UsagePoint
 from symbiont_datad.report import Action, CacheUse, Finding, JobReport, Outcome, Severity, printable
 
 _BUSY_S = 5.0
@@ -31,96 +31,13 @@ _RESERVED_PART = 64
 _HOUR_S, _DAY_S = 3600.0, 86_400.0
 _EVERY_POINT_S, _EVERY_HOUR_S = 2 * _DAY_S, 60 * _DAY_S
 """Points of usage: all of two days, then one an hour, and one a day after sixty."""
-_MIGRATIONS = (
-    """
-create table runs (
-    id integer primary key, job text not null, started_at real not null, ended_at real, outcome text,
-    actions integer not null default 0, bytes integer not null default 0, message text not null default '',
-    counts text not null default '{}');
-create index runs_by_job on runs (job, started_at);
-create table actions (
-    id integer primary key, run integer, at real not null, kind text not null, path text not null,
-    rule text not null, reason text not null, bytes integer not null, state text not null);
-create index actions_by_time on actions (at);
-create index actions_by_path on actions (path);
-create index actions_planned on actions (run) where state = 'planned';
-create table findings (
-    kind text not null, path text not null, job text not null, severity text not null, detail text not null,
-    remedy text not null, first_seen real not null, last_seen real not null, primary key (path, kind)) without rowid;
-create table usage (
-    at real not null, category text not null, files integer not null, bytes integer not null,
-    primary key (at, category)) without rowid;
-create table space (
-    at real primary key, free_bytes integer not null, total_bytes integer not null, free_inodes integer not null,
-    total_inodes integer not null) without rowid;
-create table seen (
-    path blob primary key, mark text not null) without rowid;
-""",
-    """
-create table usage_below (
-    at real not null, path text not null, files integer not null, bytes integer not null,
-    primary key (path, at)) without rowid;
-create index usage_below_by_time on usage_below (at);
-""",
-)
-"""What makes each version of the schema from the one before; the first makes it from nothing."""
-
-_VERSION = len(_MIGRATIONS)
+_VERSION = len(MIGRATIONS)
 _POINTS = (("usage", "category"), ("usage_below", "path"), ("space", "''"))
 """The tables of points over time, and what tells the points of one time apart."""
 
 
 class LedgerError(Exception):
     """The ledger could not be read or written. The work that it should have told of is done all the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One action as the ledger tells it. `at` in seconds since the epoch; `state` is `done`, `planned` or `failed`."""
-
-    at: float
-    job: str
-    kind: str
-    path: str
-    rule: str
-    reason: str
-    bytes: int
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of a job. `ended_at` is None while it is under way (or if it was killed)."""
-
-    job: str
-    started_at: float
-    ended_at: float | None
-    outcome: str | None
-    actions: int
-    bytes: int
-    message: str
-    counts: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class UsagePoint:
-    """What one category held at one time."""
-
-    at: float
-    category: str
-    files: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpacePoint:
-    """What the file system of the tree had free at one time, in bytes and inodes."""
-
-    at: float
-    free_bytes: int
-    total_bytes: int
-    free_inodes: int
-    total_inodes: int
 
 
 P = ParamSpec("P")
@@ -198,7 +115,7 @@ class Ledger:
             (version,) = db.execute("pragma user_version").fetchone()
             if version > _VERSION:
                 raise LedgerError(f"{self.path} was written by a newer version (schema {version})")
-            for migration in _MIGRATIONS[version:]:
+            for migration in MIGRATIONS[version:]:
                 for statement in migration.split(";\n"):
                     db.execute(statement)
             if version < _VERSION:

@@ -12,8 +12,9 @@ from pathlib import Path
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.cells import Cell, cells
 from symbiont_datad.fsops.root import Tree, resolve
-from symbiont_datad.ledger import Ledger, LedgerError, Row, Run, SpacePoint, UsagePoint
+from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.ledger_prompts import Executions
+from symbiont_datad.ledger_schema import Row, Run, SpacePoint, UsagePoint
 from symbiont_datad.live import LiveState, keeper, read_state
 from symbiont_datad.report import CacheUse, Finding
 from symbiont_datad.retention.forecast import LOOKS_BACK_S, Forecast, forecast

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from symbiont_datad.jobs.context import JobSettings
-from symbiont_datad.ledger import Row
+from symbiont_datad.ledger_schema import Row
 from symbiont_datad.report import printable
 from symbiont_datad.retention.quarantine import QuarantineLimits
 from symbiont_datad.retention.rules import AgeBy, Rule

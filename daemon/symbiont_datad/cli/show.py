@@ -14,7 +14,7 @@ from symbiont_datad.report import Action, Drift, DriftKind, Finding, JobReport, 
 
 if TYPE_CHECKING:
     from symbiont_datad.fsops.cells import Cell
-    from symbiont_datad.ledger import Row
+    from symbiont_datad.ledger_schema import Row
 
 SCHEMA = 1
 

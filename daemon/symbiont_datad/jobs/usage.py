@@ -14,7 +14,7 @@ from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.executions import ExecutionCounter
 from symbiont_datad.jobs.permissions import FileKeeper
 from symbiont_datad.layout import Category, Layout
-from symbiont_datad.ledger import SpacePoint, UsagePoint
+from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
 from symbiont_datad.report import Finding, JobReport, Outcome, Severity
 from symbiont_datad.retention.caching import CacheTally
 from symbiont_datad.retention.rules import Rule
