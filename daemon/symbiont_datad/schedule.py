@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.date import DateTrigger
+
+if TYPE_CHECKING:
+    from symbiont_datad.settings import Settings
 
 logging.getLogger("apscheduler").addHandler(logging.NullHandler())
 
@@ -155,6 +158,29 @@ def put_off(known: _Soon | None, now: float, after_s: float) -> _Soon:
         return _Soon(now, now + after_s)
     due = min(now + after_s, max(known.asked + _PATIENCE * after_s, known.due))
     return known if known.due <= now or due - known.due < max(after_s / 4, 0.1) else _Soon(known.asked, due)
+
+
+def timetables(settings: "Settings") -> tuple[Timetable, ...]:
+    """When each job runs that has a timetable."""
+    jitter = settings.schedule.jitter
+    heavy: dict[str, float | str] = {
+        "backup": settings.backup.schedule,
+        "verify": settings.backup.verify_schedule,
+        "optimize": settings.vector_db.optimize_schedule,
+    }
+    return (
+        Timetable("sweep", settings.auto_save_interval, jitter_s=jitter),
+        Timetable("rotate", settings.schedule.rotation_interval, jitter_s=jitter),
+        Timetable("clean", settings.schedule.retention_interval, jitter_s=jitter),
+        Timetable("usage", settings.schedule.usage_interval, jitter_s=jitter),
+        Timetable("vectors", settings.vector_db.metadata_interval, jitter_s=jitter),
+        *(
+            Timetable(name, None, when, jitter, heavy=True)
+            if isinstance(when, str)
+            else Timetable(name, when, None, jitter, heavy=True)
+            for name, when in heavy.items()
+        ),
+    )
 
 
 class Schedule:

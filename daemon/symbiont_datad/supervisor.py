@@ -9,7 +9,6 @@ import os
 import queue
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,11 +34,12 @@ from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.live import LiveState, write_state
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Health, JobReport, Outcome
-from symbiont_datad.schedule import Schedule, Timetable
+from symbiont_datad.schedule import Schedule, timetables
 from symbiont_datad.service.endpoint import Endpoint, listening
 from symbiont_datad.service.notify import Notifier, watchdog_interval
 from symbiont_datad.service.priority import short_slices
 from symbiont_datad.service.probe import Probe, trouble
+from symbiont_datad.service.process import open_standard_streams, reap_orphans
 from symbiont_datad.service.request import Answer, Routes
 from symbiont_datad.settings_places import state_directory
 
@@ -84,7 +84,7 @@ class Supervisor:
 
     def run(self) -> ExitCode:
         """Keep the tree until a signal says to stop. Raises SettingsError or Locked when it can't begin."""
-        _open_standard_streams()
+        open_standard_streams()
         with self._signals(), ExitStack() as stack:
             self._startup(stack)
             self._main_loop()
@@ -130,7 +130,7 @@ class Supervisor:
         stack.callback(self._space.stop)
         stack.callback(self._end_jobs)
         stack.callback(self._endpoint.close)
-        for job in self._schedule.start(_timetables(self._settings), self._last_successes()):
+        for job in self._schedule.start(timetables(self._settings), self._last_successes()):
             emit("job_caught_up", job=job)
         emit(
             "daemon_started",
@@ -197,7 +197,7 @@ class Supervisor:
                 emit("clock_jumped", seconds=round(jump, 1))
             if os.getpid() == 1:
                 with self._starting:  # a child that is not listed yet is no orphan
-                    _reap_orphans({child.pid for child in list(self._children.values())})
+                    reap_orphans({child.pid for child in list(self._children.values())})
             health = self._health()
             if health.alive:
                 self._notifier.alive()
@@ -230,7 +230,7 @@ class Supervisor:
             self._settings, self._jobs, self._listening = settings, jobs, wanted
             events.configure(settings.logging.format, settings.logging.level)
             self._guard.reload(self._jobs.layout, _guard_settings(settings))
-            self._schedule.reload(_timetables(settings), self._last_successes())
+            self._schedule.reload(timetables(settings), self._last_successes())
             self._space.reload(self._watched())
             self._endpoint.follow(wanted)
             emit("settings_reloaded")
@@ -470,28 +470,6 @@ def _guard_settings(settings: "Settings") -> GuardSettings:
     )
 
 
-def _timetables(settings: "Settings") -> tuple[Timetable, ...]:
-    jitter = settings.schedule.jitter
-    heavy: dict[str, float | str] = {
-        "backup": settings.backup.schedule,
-        "verify": settings.backup.verify_schedule,
-        "optimize": settings.vector_db.optimize_schedule,
-    }
-    return (
-        Timetable("sweep", settings.auto_save_interval, jitter_s=jitter),
-        Timetable("rotate", settings.schedule.rotation_interval, jitter_s=jitter),
-        Timetable("clean", settings.schedule.retention_interval, jitter_s=jitter),
-        Timetable("usage", settings.schedule.usage_interval, jitter_s=jitter),
-        Timetable("vectors", settings.vector_db.metadata_interval, jitter_s=jitter),
-        *(
-            Timetable(name, None, when, jitter, heavy=True)
-            if isinstance(when, str)
-            else Timetable(name, when, None, jitter, heavy=True)
-            for name, when in heavy.items()
-        ),
-    )
-
-
 def _standing(name: str, progress: Progress | None) -> str:
     """How far a job is: `backup: 40 %, 12,000 files, 300 MiB`."""
     if progress is None:
@@ -502,27 +480,3 @@ def _standing(name: str, progress: Progress | None) -> str:
     parts += [f"{progress.files:,} files"] if progress.files else []
     parts += [format_size(progress.bytes)] if progress.bytes else []
     return f"{name}: {', '.join(parts)}" if parts else name
-
-
-def _open_standard_streams() -> None:
-    """Give the process the standard streams that it was started without; else a ledger would become "stderr"."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is `fd`
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # open until the end
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-
-
-def _reap_orphans(ours: set[int]) -> None:
-    """As process 1, bury the dead that nobody else will; our own children are waited for elsewhere."""
-    while True:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if found is None or found.si_pid in ours:
-            return
-        with suppress(ChildProcessError):
-            os.waitpid(found.si_pid, 0)
