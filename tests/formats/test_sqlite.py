@@ -259,6 +259,13 @@ def test_who_locks_it_for_long_is_told_of(tree: Path, scratch: Path) -> None:
     with holding(tree / "x.db", "CREATE TABLE t (n)", "BEGIN EXCLUSIVE"):
         start = time.monotonic()
         assert "it is locked by another process" == refused(tree, b"x.db", scratch)
+        dir_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+        with (
+            pytest.raises(NotCopied),  # who is to stop does not wait
+            consistent_copy(dir_fd, b"x.db", scratch, timeout_s=1e9, stopping=lambda: True),
+        ):
+            pass
+        os.close(dir_fd)
         assert 0.2 <= time.monotonic() - start < 5
     assert [(0,)] == query(copied(tree, b"x.db", scratch), "SELECT count(*) FROM t")
 

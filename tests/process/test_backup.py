@@ -95,11 +95,12 @@ def test_progress_is_told_and_a_hangup_survived(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_daemon_that_is_killed_loses_no_backup(tmp_path: Path) -> None:
     """kill -9 amid a backup: its process ends and leaves no lock, and the next daemon makes the backup."""
-    with a_locked_database(tmp_path), running(tmp_path, RARELY) as daemon:
-        pid = backing_up(daemon)
-        until(lambda: list((tmp_path / "backups").glob("locks/*")))
-        daemon.stop(signal.SIGKILL)
-    until(lambda: gone(pid))
+    with a_locked_database(tmp_path):
+        with running(tmp_path, RARELY) as daemon:
+            pid = backing_up(daemon)
+            until(lambda: list((tmp_path / "backups").glob("locks/*")))
+            daemon.stop(signal.SIGKILL)
+        until(lambda: gone(pid), 30.0)  # before the database is free, or the backup might just end
     until(lambda: not [*(tmp_path / "backups").glob("locks/*"), *(tmp_path / "datad").glob("copies/*/*")])
     with running(tmp_path, RARELY) as daemon:
         daemon.wait_for_event("snapshot_created", job="backup")

@@ -16,7 +16,7 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -74,18 +74,26 @@ def companions(name: bytes) -> tuple[bytes, ...]:
 
 
 @contextmanager
-def consistent_copy(dir_fd: int, name: bytes, scratch: str | Path, *, timeout_s: float = 30.0) -> Iterator[int]:
+def consistent_copy(
+    dir_fd: int,
+    name: bytes,
+    scratch: str | Path,
+    *,
+    timeout_s: float = 30.0,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
     """A whole copy of the database `name` in the directory `dir_fd`, as of one moment between two transactions.
 
     Gives a descriptor, open for reading, at 0, of a file without a name. An unchanged database gives the same bytes
     each time, and its file's own bytes when no transaction waits beside it. Takes room for the database once in
     `scratch`, a directory where only we write; twice if it has a `-wal` or a `-journal`. A process that is killed
-    leaves a directory `sqlite-*` there. `timeout_s`: how long to wait for those who lock it or change it.
+    leaves a directory `sqlite-*` there. `timeout_s`: how long to wait for those who lock it or change it;
+    no longer once `stopping()` is true.
 
     Raises `NotCopied` when the database is damaged, locked, gone, or no regular file; `OSError` when `scratch` can't
     be used.
     """
-    with whole_copy(dir_fd, name, scratch, timeout_s=timeout_s) as copy:
+    with whole_copy(dir_fd, name, scratch, timeout_s=timeout_s, stopping=stopping) as copy:
         try:
             fd = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -97,12 +105,23 @@ def consistent_copy(dir_fd: int, name: bytes, scratch: str | Path, *, timeout_s:
 
 
 @contextmanager
-def whole_copy(dir_fd: int, name: bytes, scratch: str | Path, *, timeout_s: float = 30.0) -> Iterator[Path]:
+def whole_copy(
+    dir_fd: int,
+    name: bytes,
+    scratch: str | Path,
+    *,
+    timeout_s: float = 30.0,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[Path]:
     """The same copy as a file that is there while the block runs, so that SQLite can open it by its path."""
     deadline = time.monotonic() + timeout_s
+
+    def over() -> bool:
+        return stopping() or time.monotonic() >= deadline
+
     with tempfile.TemporaryDirectory(prefix="sqlite-", dir=scratch) as private:
         try:
-            copy = _freeze(dir_fd, name, Path(private), deadline)
+            copy = _freeze(dir_fd, name, Path(private), over)
             _check(copy)
         except OSError as error:
             raise NotCopied(f"it can't be copied: {error.strerror or error}") from error
@@ -111,14 +130,14 @@ def whole_copy(dir_fd: int, name: bytes, scratch: str | Path, *, timeout_s: floa
         yield copy
 
 
-def _freeze(dir_fd: int, name: bytes, private: Path, deadline: float) -> Path:
+def _freeze(dir_fd: int, name: bytes, private: Path, over: Callable[[], bool]) -> Path:
     """Copy the database into `private`, as often as it takes; the path of one whole file."""
     restarts = 0
     while True:
         try:
-            beside = _copy_files(dir_fd, name, private, in_steps=restarts < _RESTARTS, deadline=deadline)
+            beside = _copy_files(dir_fd, name, private, in_steps=restarts < _RESTARTS, over=over)
         except _Again as again:
-            if time.monotonic() >= deadline:
+            if over():
                 raise NotCopied(again.reason) from None
             restarts += isinstance(again, _Changed)
             time.sleep(_POLL_S)
@@ -130,7 +149,7 @@ class _Changed(_Again):
     """A transaction was committed between two steps."""
 
 
-def _copy_files(dir_fd: int, name: bytes, private: Path, *, in_steps: bool, deadline: float) -> bool:
+def _copy_files(dir_fd: int, name: bytes, private: Path, *, in_steps: bool, over: Callable[[], bool]) -> bool:
     """Copy the database and what SQLite needs beside it to `db`, `db-wal`, `db-journal`; whether it needs anything."""
     wal, shm, journal = companions(name)
     with ExitStack() as files:
@@ -144,7 +163,7 @@ def _copy_files(dir_fd: int, name: bytes, private: Path, *, in_steps: bool, dead
             _lock(index, _READERS, _READERS_SIZE)
         # A reader holds up writers in rollback mode only, and only there does each of them leave a mark in the header.
         pausing = in_steps and _header(main)[_MODE] == _ROLLBACK and _identity(dir_fd, wal) is None
-        _copy_database(main, private / "db", deadline if pausing else None)
+        _copy_database(main, private / "db", over if pausing else None)
         beside = _copy_wal(_open(dir_fd, wal, files), private / "db-wal")
         # A journal whose transaction is still being prepared undoes nothing: what it holds is what the database has.
         beside |= _copy_journal(_open(dir_fd, journal, files), private / "db-journal")
@@ -197,14 +216,14 @@ def _share(fd: int) -> None:
         fcntl.lockf(fd, fcntl.LOCK_UN, 1, _PENDING)
 
 
-def _copy_database(fd: int, target: Path, pause_until: float | None) -> None:
-    """Copy the database, which is locked; with pauses for writers when there is a time to wait for them until."""
+def _copy_database(fd: int, target: Path, over: Callable[[], bool] | None) -> None:
+    """Copy the database, which is locked; with pauses for writers when they may be waited for until it is `over`."""
     size, counter = os.fstat(fd).st_size, _header(fd)[_CHANGE_COUNTER]
     with _private_file(target) as out:
         for start in range(0, size, _STEP):
-            if start and pause_until is not None:
+            if start and over is not None:
                 fcntl.lockf(fd, fcntl.LOCK_UN, _SHARED_SIZE, _SHARED)
-                _share_until(fd, pause_until)
+                _share_until(fd, over)
                 if (size, counter) != (os.fstat(fd).st_size, _header(fd)[_CHANGE_COUNTER]):
                     raise _Changed("it was changed again and again while it was copied")
             _copy_bytes(fd, out, start, min(size, start + _STEP))
@@ -214,13 +233,13 @@ def _header(fd: int) -> bytes:
     return os.pread(fd, 100, 0)
 
 
-def _share_until(fd: int, deadline: float) -> None:
+def _share_until(fd: int, over: Callable[[], bool]) -> None:
     while True:
         time.sleep(_POLL_S)
         try:
             return _share(fd)
         except _Again:
-            if time.monotonic() >= deadline:
+            if over():
                 raise
 
 

@@ -100,7 +100,7 @@ def take(
         omit=frozenset([os.fsencode(f"{layout.root}/{QUARANTINE}")]),
         hollow=_hollow(context, paths),
         parents=_parents(snapshots, identity.hostname, targets, _PARENTS.get(tag, (BACKUP, AUTOSAVE))),
-        live=LiveFiles(scratch),
+        live=LiveFiles(scratch, context.stopping),
         stopping=stopping,
     )
     _begin(context, tag, options.parents)

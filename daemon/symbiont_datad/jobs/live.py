@@ -8,15 +8,19 @@ from pathlib import Path
 
 from symbiont_datad.formats import lance, sqlite
 from symbiont_datad.fsops.root import beneath, readable
+from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.reading import NotCopied, open_regular
 
 
 class LiveFiles:
     """SQLite databases are copied between two transactions; Lance datasets are read versions first."""
 
-    def __init__(self, scratch: Path) -> None:
-        """`scratch`: a directory of our own for the copies; what a killed run has left in it is removed."""
+    def __init__(self, scratch: Path, stopping: Callable[[], bool]) -> None:
+        """`scratch`: a directory of our own for the copies; what a killed run has left in it is removed. Nobody's
+        lock is waited for once `stopping()` is true.
+        """
         self._scratch = scratch
+        self._stopping = stopping
         shutil.rmtree(scratch, ignore_errors=True)
 
     def is_database(self, head: bytes) -> bool:
@@ -27,12 +31,14 @@ class LiveFiles:
 
     @contextmanager
     def copy(self, dir_fd: int, name: bytes) -> Iterator[int]:
-        """A descriptor of a consistent copy. Raises NotCopied or OSError."""
+        """A descriptor of a consistent copy. Raises NotCopied, OSError, or Interrupted when asked to stop."""
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            with sqlite.consistent_copy(dir_fd, name, self._scratch) as fd:
+            with sqlite.consistent_copy(dir_fd, name, self._scratch, stopping=self._stopping) as fd:
                 yield fd
         except sqlite.NotCopied as error:
+            if self._stopping():
+                raise Interrupted("asked to stop") from error
             raise NotCopied(error.reason) from error
 
     def is_dataset(self, names: Iterable[bytes]) -> bool:
