@@ -27,7 +27,7 @@ from symbiont_datad.fsops.lock import DirectoryLock, hold
 from symbiont_datad.guard.guard import Guard, GuardSettings, Report
 from symbiont_datad.guard.space import SpaceWatch, Watched
 from symbiont_datad.jobs.audit import audit_log
-from symbiont_datad.jobs.context import Progress, job_settings
+from symbiont_datad.jobs.context import Progress, job_settings, require_mount
 from symbiont_datad.jobs.runner import Child
 from symbiont_datad.jobs.secrets import check_secrets
 from symbiont_datad.ledger import Ledger, LedgerError
@@ -63,6 +63,8 @@ _SOON = ("templates",)
 """Jobs without a timetable: an event asks for them."""
 _AGAIN_S = 2.0
 """So much later such a job runs that could not, because a sweep was just doing its work."""
+_HELD_S = 10.0
+"""So much later a job looks again whether the tree may be touched."""
 
 
 class Supervisor:
@@ -250,6 +252,10 @@ class Supervisor:
     def _run_job(self, name: str) -> None:
         """Called by the schedule in a thread of its own."""
         if self._is_stopping():
+            return
+        if self._guard.holding():
+            again = self._schedule.soon if name in _SOON else self._schedule.retry
+            again(name, _HELD_S)
             return
         report = self._run_child(name)
         if self._is_stopping():  # it was asked to end, and did not have to leave a report
@@ -461,10 +467,9 @@ def _recorder(ledger: Callable[[], Ledger]) -> "Iterator[Callable[[Report], None
 
 def _guard_settings(settings: "Settings") -> GuardSettings:
     guard = settings.guard
-    mount = guard.require_mount
     return GuardSettings(
         reconcile_interval_s=guard.reconcile_interval,
-        require_mount=mount if isinstance(mount, bool) else str(mount),
+        require_mount=require_mount(settings),
         backoff_after=guard.backoff_after,
         watch=guard.watch,
     )

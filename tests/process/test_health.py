@@ -71,6 +71,7 @@ def test_a_daemon_that_hangs(tmp_path: Path) -> None:
 def test_a_tree_that_is_held(tmp_path: Path) -> None:
     """While the volume is away the daemon lives, is not ready and has not started; a failed reload changes nothing."""
     with running(tmp_path, f"guard.require_mount = '{tmp_path}/volume'") as daemon:
+        assert b"the tree is held: guard.require_mount" in daemon.manager.datagrams[daemon.manager.wait_for("READY=1")]
         why = (1, "the tree is not ready yet")
         until(lambda: (0, "") == told(daemon.root, "--live"))
         assert [why, why, why] == [told(daemon.root, *words) for words in (["--ready"], ["--startup"], [])]

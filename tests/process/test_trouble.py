@@ -170,6 +170,29 @@ def mounted(where: Path, *options: str) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(where)], check=True)
 
 
+@pytest.mark.slow
+def test_nothing_touches_a_tree_that_is_held(tmp_path: Path) -> None:
+    """Without the volume no job runs and no command either; with it, the jobs come by themselves."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    command = [*COMMAND, "--root", str(volume)]
+    environ = {**os.environ, "HOME": str(tmp_path), "SYMBIONT_DATAD_GUARD__REQUIRE_MOUNT": "true"}
+    with running(tmp_path, "guard.require_mount = true", root=volume) as daemon:
+        daemon.wait_for_event("tree_held")
+        for words in (["backup"], ["sweep", "--dry-run"], ["check"], ["restore", "latest", "--in-place"], ["init"]):
+            done = subprocess.run([*command, *words], env=environ, capture_output=True, text=True, timeout=60)
+            assert (1, True) == (done.returncode, "nothing is mounted at" in done.stderr), (words, done)
+        assert [] == [*daemon.events("job_started"), *daemon.events("job_finished"), *daemon.events("job_failed")]
+        assert [] == list(volume.iterdir())
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(volume)], check=True)
+        try:
+            daemon.wait_for_event("job_finished", 60.0, job="sweep")
+            daemon.wait_for_event("snapshot_created", 60.0, job="backup")
+            assert 0 == daemon.stop()
+        finally:
+            subprocess.run(["umount", "--lazy", str(volume)], check=True)
+
+
 def fill(directory: Path) -> None:
     """Leave not a byte free."""
     with (directory / "fill").open("ab", buffering=0) as file, suppress(OSError):

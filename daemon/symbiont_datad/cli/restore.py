@@ -70,6 +70,7 @@ def restore(
 
     Exit code 3 when something could not be restored; each such file is named.
     """
+    from symbiont_datad.fsops.mount import refuse_unmounted
     from symbiont_datad.jobs.context import job_settings
     from symbiont_datad.jobs.runner import open_ahead
     from symbiont_datad.jobs.snapshots import located
@@ -89,6 +90,8 @@ def restore(
     if target is not None:
         target = Path(os.path.abspath(os.path.expanduser(target)))
         _refuse_inside(target, settings)
+    else:
+        refuse_unmounted(settings.layout.root, settings.require_mount)
     open_ahead(settings.repository)
     from symbiont_datad.jobs.repository import opened, told
     from symbiont_datad.jobs.restore import choose

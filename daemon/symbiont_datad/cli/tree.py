@@ -139,8 +139,10 @@ def _settings_of(settings: "Settings") -> "JobSettings":
 
 
 def _reconcile(settings: "JobSettings", *, repairing: bool, fresh: bool) -> "Reconciliation":
+    from symbiont_datad.fsops.mount import refuse_unmounted
     from symbiont_datad.guard.reconcile import reconcile
 
+    refuse_unmounted(settings.layout.root, settings.require_mount)
     return reconcile(settings.layout, now=time.time(), repairing=repairing, fresh=fresh)
 
 

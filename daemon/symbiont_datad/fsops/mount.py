@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from symbiont_datad.errors import TreeHeld
+
 _MOUNTINFO = "/proc/self/mountinfo"
 _UNKNOWN = -1
 
@@ -66,6 +68,19 @@ def is_mount_point(path: str) -> bool:
     path = os.path.realpath(path)
     seen = mounts()
     return is_volume(path, seen) if seen else os.path.ismount(path)
+
+
+def refuse_unmounted(root: str, required: str | bool) -> None:
+    """Raises TreeHeld unless the file system of the tree at `root` is mounted.
+
+    `required` is the setting `guard.require_mount`: a mount point, True (the root or its parent must be one) or False.
+    """
+    if not required:
+        return
+    above = root.rpartition("/")[0]
+    places = [required] if isinstance(required, str) else [root, above] if above else [root]
+    if not any(is_mount_point(place) for place in places):
+        raise TreeHeld(f"guard.require_mount: nothing is mounted at {' or '.join(places)}")
 
 
 def is_volume(path: str, seen: Iterable[Mount]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from symbiont_datad.errors import TreeHeld, UnsafePath
-from symbiont_datad.fsops.mount import is_mount_point
+from symbiont_datad.fsops.mount import refuse_unmounted
 from symbiont_datad.guard import watch
 from symbiont_datad.guard.backoff import Backoff
 from symbiont_datad.guard.hints import PARENT, Batch, Hints
@@ -23,7 +23,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class GuardSettings:
-    """How the guard guards. `require_mount` is a mount point, True (the root or its parent must be one) or False."""
+    """How the guard guards. `require_mount`: see `refuse_unmounted`."""
 
     reconcile_interval_s: float
     require_mount: str | bool
@@ -84,7 +84,11 @@ class Guard:
 
         Raises TreeHeld when its file system is not mounted, OSError or UnsafePath when the root can't be reached.
         """
-        self._refuse_unmounted()
+        try:
+            self._refuse_unmounted()
+        except TreeHeld as error:
+            self._hold(str(error))
+            raise
         # Deep in open directories there may be many; the first turn of the loop looks at them, after start.
         scope = {"": False}
         result = reconcile(self._layout, scope, now=time.time(), fresh=True)
@@ -133,6 +137,10 @@ class Guard:
     def keeping(self) -> bool:
         """Whether the tree is there and kept, not held."""
         return self._rooted and not self._held_for
+
+    def holding(self) -> bool:
+        """Whether the tree is not to be touched."""
+        return bool(self._held_for)
 
     def warnings(self) -> list[str]:
         """What a person should know, in sentences."""
@@ -294,14 +302,7 @@ class Guard:
     # Holding
 
     def _refuse_unmounted(self) -> None:
-        wanted = self._settings.require_mount
-        if not wanted:
-            return
-        root = self._layout.root
-        above = root.rpartition("/")[0]
-        places = [wanted] if isinstance(wanted, str) else [root, above] if above else [root]
-        if not any(is_mount_point(place) for place in places):
-            raise TreeHeld(f"guard.require_mount: nothing is mounted at {' or '.join(places)}")
+        refuse_unmounted(self._layout.root, self._settings.require_mount)
 
     def _hold(self, reason: str) -> None:
         if reason != self._held_for:

@@ -118,7 +118,7 @@ class JobSettings:
     """The settings that jobs go by, as plain data: a child process gets them as they are, and loads no settings model.
 
     `settle_s`: a state file is judged only when it was last written this many seconds ago. `undo_window_s`: how long
-    what retention removes can be brought back.
+    what retention removes can be brought back. `require_mount`: see `fsops.mount.refuse_unmounted`.
     """
 
     layout: Layout
@@ -136,6 +136,7 @@ class JobSettings:
     marks: Marks = NO_MARKS
     logs: LogSettings = NO_ROTATION
     state: StateSettings = StateSettings()
+    require_mount: str | bool = False
 
     @property
     def ledger_path(self) -> Path:
@@ -210,7 +211,14 @@ def job_settings(settings: "Settings") -> JobSettings:
             compression=settings.state.compression,
             compress_archives_s=settings.state.compress_archives,
         ),
+        require_mount=require_mount(settings),
     )
+
+
+def require_mount(settings: "Settings") -> str | bool:
+    """The mount point without which the tree is not touched (see `fsops.mount.refuse_unmounted`)."""
+    wanted = settings.guard.require_mount
+    return wanted if isinstance(wanted, bool) else str(wanted)
 
 
 def log_settings(settings: "Settings") -> LogSettings:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from symbiont_datad.errors import DatadError, Locked
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.lock import hold
+from symbiont_datad.fsops.mount import refuse_unmounted
 from symbiont_datad.jobs import JOBS
 from symbiont_datad.jobs.context import JobContext, JobSettings, Progress, RepositorySettings
 from symbiont_datad.jobs.secrets import repository_password
@@ -42,8 +43,9 @@ def run_here(
 ) -> JobReport:
     """Run the job `name` in this process and hand back its report.
 
-    A job that raises has failed: its report says why. Raises Locked when another run of it is under way. A dry run
-    takes no lock and leaves no row. For the options from `patience_s` on see JobContext.
+    A job that raises has failed: its report says why. So it does when the tree's file system is not mounted.
+    Raises Locked when another run of it is under way. A dry run takes no lock and leaves no row. For the options from
+    `patience_s` on see JobContext.
 
     The work is done even when the ledger can't be written: on a full disk `clean` is what makes room.
     """
@@ -65,8 +67,13 @@ def run_here(
         names,
         no_snapshot,
     )
+
+    def work(context: JobContext) -> JobReport:
+        refuse_unmounted(settings.layout.root, settings.require_mount)
+        return function(context)
+
     if dry_run:
-        return _timed(lambda: function(context), name, started)
+        return _timed(lambda: work(context), name, started)
     lock = JOBS[name].lock or name
     with hold(settings.lock_path(lock), f"another {lock} is running"):
         try:
@@ -75,7 +82,7 @@ def run_here(
             run = 0  # no run has this number
             emit("ledger_failed", job=name, reason=str(error))
         emit("job_started", job=name)
-        report = _timed(lambda: function(replace(context, run=run)), name, started)
+        report = _timed(lambda: work(replace(context, run=run)), name, started)
         try:
             ledger.replace_findings(name, report.findings, started)
             ledger.finish_run(run, report)
