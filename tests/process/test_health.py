@@ -151,7 +151,8 @@ def snapshots(daemon: Daemon) -> int:
     return len(list(found.iterdir())) if found.exists() else 0
 
 
-@pytest.mark.parametrize("wanted", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [True, False])
 def test_what_changed_last_is_saved_at_the_end(tmp_path: Path, wanted: bool) -> None:
     """SIGTERM: state that was written since the last sweep is in a snapshot, unless the settings say otherwise."""
     environ = {"SYMBIONT_DATAD_AUTOSAVE__ON_STOP": str(wanted).lower()}

@@ -14,6 +14,7 @@ from tests.process.test_backup import restic
 SETTINGS = 'auto_save_interval = "1h"\n[backup]\nschedule = "1d"\n[prompts]\ndebounce = "300ms"\n'
 
 
+@pytest.mark.slow
 def test_a_saved_template_is_a_version_seconds_later(tmp_path: Path) -> None:
     """Without a sweep, told of by an event; in a directory that is new as well. Saves in a row are one version."""
     with running(tmp_path, SETTINGS) as daemon:

@@ -55,6 +55,7 @@ def test_a_new_directory_takes_effect(tmp_path: Path) -> None:
         assert mode_of(daemon.root / "reports") is None
 
 
+@pytest.mark.slow
 def test_a_new_interval_takes_effect(tmp_path: Path) -> None:
     """A job that ran once at start runs every second when the new file says so."""
     with running(tmp_path) as daemon:
