@@ -42,7 +42,8 @@ _LONGEST_S = 100 * 365 * 86_400.0
 class Section(BaseModel):
     """A table of `datad.toml`: frozen, and without room for a misspelt key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # Deferred: the settings as a whole build all sections once; each by itself would be built for nothing.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
 
 @dataclass(frozen=True, slots=True)
