@@ -18,10 +18,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
-from symbiont_datad import ledger_prompts
+from symbiont_datad import ledger_prompts, ledger_trim
+from symbiont_datad.ledger_events import marks
 from symbiont_datad.ledger_prompts import Counted, Executions
-from symbiont_datad.ledger_schema import MIGRATIONS, Row, Run, SpacePoint, UsagePoint
-from symbiont_datad.report import Action, CacheUse, Finding, JobReport, Outcome, Severity, printable
+from symbiont_datad.ledger_questions import Questions
+from symbiont_datad.ledger_schema import MIGRATIONS, SnapshotRow, SpacePoint, UsagePoint
+from symbiont_datad.report import Action, CacheUse, Finding, JobReport, printable
 
 _BUSY_S = 5.0
 _LAST_ROW = 2**63 - 1
@@ -59,14 +61,15 @@ def _again_when_full(method: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-class Ledger:
+class Ledger(Questions):
     """One open ledger. Threads may share it; each call is a transaction of its own."""
 
-    def __init__(self, path: Path | None, *, replace_damaged: bool = True) -> None:
+    def __init__(self, path: Path | None, *, replace_damaged: bool = True, read_only: bool = False) -> None:
         """Open the ledger at `path`, or begin one; None is one in memory, forgotten on `close`.
 
         A file that can't be read is moved aside, and a new one begun (`replaced` names the old one), or else, without
-        `replace_damaged`, left as it is. Raises LedgerError.
+        `replace_damaged`, left as it is. With `read_only` nothing waits for who writes to it, and nothing is written,
+        unless it is of an older version. Raises LedgerError.
         """
         self.path = path or Path(":memory:")
         self.replaced: Path | None = None
@@ -74,6 +77,12 @@ class Ledger:
         self._was_full = False
         if path is None:
             self._db = self._open()
+            return
+        if read_only:
+            try:
+                self._db = self._open_for_reading() or self._open()
+            except (sqlite3.Error, OSError) as error:
+                raise LedgerError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -96,12 +105,40 @@ class Ledger:
     @classmethod
     def for_reading(cls, path: Path) -> Self:
         """The ledger at `path`, left as it is even if it is damaged; an empty one in memory when there is none."""
-        return cls(path if path.exists() else None, replace_damaged=False)
+        return cls(path if path.exists() else None, replace_damaged=False, read_only=True)
 
     @property
     def on_disk(self) -> bool:
         """Whether it has a file, and outlives this process."""
         return self.path.name != ":memory:"
+
+    def _open_for_reading(self) -> sqlite3.Connection | None:
+        """A connection that can't write; None when the ledger must be brought to this version first.
+
+        Never opens the file itself: to close it again would take away the locks that this process may hold on it
+        through another connection (sqlite.org/howtocorrupt.html, 2.2).
+        """
+        if self.path.is_symlink():
+            raise LedgerError(f"{self.path}: is a link")
+        db = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode=ro",
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+        )
+        try:
+            (version,) = db.execute("pragma user_version").fetchone()
+            if version > _VERSION:
+                raise LedgerError(f"{self.path} was written by a newer version (schema {version})")
+            extra = "select count(*) from sqlite_master where name in ('executions', 'counted', 'cache_use')"
+            if version == _VERSION and db.execute(extra).fetchone() == (3,):
+                return db
+        except BaseException:
+            db.close()
+            raise
+        db.close()
+        return None
 
     def _open(self) -> sqlite3.Connection:
         if self.on_disk:
@@ -215,19 +252,6 @@ class Ledger:
                 ),
             )
 
-    def last_successes(self) -> dict[str, float]:
-        """When each job last began a run that ended well (done, or done with something left)."""
-        query = "select job, max(started_at) from runs where outcome in (?, ?) group by job"
-        return dict(self._rows(query, (Outcome.DONE, Outcome.LEFT)))
-
-    def last_runs(self) -> dict[str, Run]:
-        """The newest run of each job."""
-        query = (
-            "select job, started_at, ended_at, outcome, actions, bytes, message, counts from runs "
-            "where id in (select max(id) from runs group by job)"
-        )
-        return {run.job: run for run in (Run(*(*row[:7], json.loads(row[7]))) for row in self._rows(query))}
-
     # Actions
 
     @_again_when_full
@@ -267,47 +291,13 @@ class Ledger:
                 (run, first, last),
             )
 
-    def actions(
-        self,
-        *,
-        since: float = 0.0,
-        path: str | None = None,
-        kinds: Sequence[str] = (),
-        job: str | None = None,
-        limit: int = -1,
-        covering: Sequence[str] = (),
-    ) -> list[Row]:
-        """The newest `limit` actions (all if negative), oldest first. `path` means it and what lies below it.
-
-        `covering`: kinds of actions that mean all that is in a directory; with `path`, those of the directories that it
-        is in are among them.
-        """
-        where = ["actions.at >= ?"]
-        values: list[Any] = [since]
-        if path is not None:
-            shown = printable(path)
-            above = [shown[:at] for at, char in enumerate(shown) if char == "/"] if covering else []
-            where.append(
-                "(actions.path = ? or (actions.path > ? and actions.path < ?) "
-                f"or (actions.path in ({_marks(above)}) and actions.kind in ({_marks(covering)})))"
-            )
-            values += [shown, shown + "/", shown + "0", *above, *covering]  # "0" follows "/"
-        if kinds:
-            where.append(f"actions.kind in ({_marks(kinds)})")
-            values += kinds
-        if job is not None:
-            where.append("ifnull(runs.job, 'guard') = ?")
-            values.append(job)
-        query = (
-            "select actions.at, ifnull(runs.job, 'guard'), kind, path, rule, reason, actions.bytes, state "
-            "from actions left join runs on runs.id = actions.run "
-            f"where {' and '.join(where)} order by actions.id desc limit ?"
-        )
-        return [Row(*row) for row in reversed(self._rows(query, [*values, limit]))]
-
-    def count_actions(self, since: float) -> dict[str, int]:
-        """How many actions of each kind there were since a time."""
-        return dict(self._rows("select kind, count(*) from actions where at >= ? group by kind", (since,)))
+    def trim(self, limits: ledger_trim.Limits, now: float) -> None:
+        """Forget what is too old, or too much, a part at a time: it is called again and again."""
+        for statement, values in ledger_trim.steps(limits, now):
+            for _ in range(ledger_trim.MOST_STEPS):
+                with self._transaction() as db:
+                    if not ledger_trim.trim(db, statement, values):
+                        break
 
     def take_over(self, other: "Ledger") -> None:
         """Write down the runs of another ledger, and their actions, as new ones."""
@@ -318,7 +308,7 @@ class Ledger:
             for number, *run in runs:
                 numbers[number] = db.execute(
                     "insert into runs (job, started_at, ended_at, outcome, actions, bytes, message, counts) "
-                    f"values ({_marks(run)})",
+                    f"values ({marks(run)})",
                     run,
                 ).lastrowid
             _insert(db, [(numbers.get(run), *rest) for run, *rest in actions])
@@ -346,11 +336,6 @@ class Ledger:
                 )
             db.execute("delete from findings where job = ? and last_seen < ?", (job, at))
 
-    def findings(self) -> list[tuple[Finding, float]]:
-        """What is wrong now, each with the time when it was first seen; the oldest first."""
-        query = "select kind, path, severity, detail, remedy, first_seen from findings order by first_seen, path"
-        return [(Finding(k, p, Severity(s), d, r), seen) for k, p, s, d, r, seen in self._rows(query)]
-
     # Usage
 
     def record_usage(self, points: Iterable[UsagePoint], space: SpacePoint, below: Iterable[UsagePoint] = ()) -> None:
@@ -372,67 +357,28 @@ class Ledger:
             if last is None or last // _HOUR_S != space.at // _HOUR_S:
                 _thin_out(db, space.at)
 
-    def usage(self) -> tuple[list[UsagePoint], SpacePoint | None]:
-        """The newest figures of each category, and of the file system."""
-        points = self._rows("select at, category, files, bytes from usage where at = (select max(at) from usage)")
-        space = self._rows("select * from space order by at desc limit 1")
-        return [UsagePoint(*point) for point in points], SpacePoint(*space[0]) if space else None
+    # Snapshots
 
-    def usage_since(self, since: float) -> tuple[list[UsagePoint], list[SpacePoint]]:
-        """The figures of each directory of the layout (`category` is its path) and of the file system since a time."""
-        points = self._rows("select at, path, files, bytes from usage_below where at >= ? order by at", (since,))
-        space = self._rows("select * from space where at >= ? order by at", (since,))
-        return [UsagePoint(*point) for point in points], [SpacePoint(*point) for point in space]
+    def replace_snapshots(self, found: Iterable[SnapshotRow]) -> None:
+        """Write down which snapshots there are now."""
+        rows = [(one.id, one.at, one.tag, one.host, one.files, one.bytes, one.added) for one in found]
+        with self._transaction() as db:
+            db.execute("delete from snapshots")
+            db.executemany("insert or replace into snapshots values (?, ?, ?, ?, ?, ?, ?)", rows)
 
     # Prompts
-
-    def counted(self) -> dict[str, Counted]:
-        """How far the records of executed prompts are counted, by place."""
-        return {place: Counted(until, name) for place, until, name in self._rows("select * from counted")}
 
     def add_executions(self, found: Iterable[Executions], counted: Mapping[str, Counted]) -> None:
         """Add to the counts of executed prompts, and write down how far they go."""
         with self._transaction() as db:
             ledger_prompts.add_executions(db, found, counted)
 
-    def executions(self, first: str, last: str) -> list[Executions]:
-        """The counts from one day to another (`2026-11-23`), by day and template."""
-        query = "select * from executions where day between ? and ? order by day, template"
-        return [Executions(*row) for row in self._rows(query, (first, last))]
-
-    def last_executions(self, days: int) -> list[Executions]:
-        """The counts of the newest days that there are any of, by day and template."""
-        query = "select distinct day from executions order by day desc limit ?"
-        found = [day for (day,) in self._rows(query, (days,))]
-        return self.executions(found[-1], found[0]) if found else []
-
     def replace_cache_use(self, use: Iterable[CacheUse], at: float) -> None:
         """Write down how the prompt cache is used."""
         with self._transaction() as db:
             ledger_prompts.replace_cache_use(db, use, at)
 
-    def cache_use(self) -> list[CacheUse]:
-        """How the prompt cache is used, the latest use first; nothing when that was never measured."""
-        query = "select within_s, files, bytes, due_bytes from cache_use order by within_s"
-        return [CacheUse(*row) for row in self._rows(query)]
-
     # What a sweep has seen
-
-    def marks(self, below: str = "") -> dict[str, str]:
-        """The mark (size, time, inode and verdict) that the last sweep left for each file.
-
-        What begins with a slash is no file, but something that a job remembers. `below`: only what begins with it.
-        """
-        if not below:
-            return {os.fsdecode(path): mark for path, mark in self._rows("select path, mark from seen")}
-        first = os.fsencode(below)
-        query = "select path, mark from seen where path >= ? and path < ?"
-        return {os.fsdecode(path): mark for path, mark in self._rows(query, (first, first + b"\xff"))}
-
-    def mark(self, path: str) -> str:
-        """The mark of one file, or whatever else has one; empty where there is none."""
-        found = self._rows("select mark from seen where path = ?", (os.fsencode(path),))
-        return str(found[0][0]) if found else ""
 
     def update_marks(self, changed: Mapping[str, str], gone: Iterable[str]) -> None:
         """Leave new marks, and drop those of files that are gone."""
@@ -454,11 +400,6 @@ def _insert(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     for start in range(0, len(rows), _ROWS):
         some = rows[start : start + _ROWS]
         db.execute(_INSERT + ", ".join([_ROW] * len(some)), [value for row in some for value in row])
-
-
-def _marks(values: Sequence[object]) -> str:
-    """A question mark for each value, for a statement of SQL."""
-    return ", ".join("?" * len(values))
 
 
 def _thin_out(db: sqlite3.Connection, now: float) -> None:

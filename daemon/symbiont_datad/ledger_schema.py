@@ -37,6 +37,13 @@ create table usage_below (
     primary key (path, at)) without rowid;
 create index usage_below_by_time on usage_below (at);
 """,
+    """
+create index actions_by_kind on actions (kind, at);
+create index runs_failed on runs (started_at) where outcome = 'failed';
+create table snapshots (
+    id text primary key, at real not null, tag text not null, host text not null, files integer not null,
+    bytes integer not null, added integer not null) without rowid;
+""",
 )
 """What makes each version of the schema from the one before; the first makes it from nothing."""
 
@@ -88,3 +95,16 @@ class SpacePoint:
     total_bytes: int
     free_inodes: int
     total_inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """One snapshot as a job saw it last. `tag` is its kind; `added` the bytes that it put into the repository."""
+
+    id: str
+    at: float
+    tag: str
+    host: str
+    files: int
+    bytes: int
+    added: int

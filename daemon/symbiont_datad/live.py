@@ -38,6 +38,9 @@ class LiveState:
     alive: bool = True
     beat: float = 0.0
     every_s: float = 0.0
+    version: str = ""
+    backing_off: tuple[str, ...] = ()
+    """Paths that are repaired less often, because something keeps undoing it."""
 
 
 def keeper(daemon_dir: Path) -> int | None:
@@ -85,6 +88,7 @@ def read_state(daemon_dir: Path) -> LiveState | None:
             found = json.loads((daemon_dir / _STATE).read_text(encoding="utf-8"))
             found.pop("schema")
             found["warnings"], found["active_jobs"] = tuple(found["warnings"]), tuple(found["active_jobs"])
+            found["backing_off"] = tuple(found.get("backing_off", ()))
             return LiveState(**found)
         except OSError:
             return None

@@ -315,6 +315,7 @@ class Settings(FilePersistenceConfig):
     retention: removing.Retention = removing.Retention()
     quarantine: removing.Quarantine = removing.Quarantine()
     limits: removing.Limits = removing.Limits()
+    ledger: removing.LedgerLimits = removing.LedgerLimits()
     vector_db: sections.VectorDb = sections.VectorDb()
     migration: sections.Migration = sections.Migration()
     http: sections.Http = sections.Http()

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from symbiont_datad.quantities import DAY, GIB, Share
 from symbiont_datad.settings_types import (
     AgeLimit,
+    Count,
     CountLimit,
     Delay,
     PartOfDisk,
@@ -152,3 +153,14 @@ class Limits(WaterMarks):
     """
 
     inodes: InodeMarks = Field(InodeMarks(), description="The same for inodes.")
+
+
+class LedgerLimits(Section):
+    """What the daemon remembers of what it did (`events`, `status`)."""
+
+    max_age: AgeLimit = Field(
+        400 * DAY, description="Age from which an event or a run of a job is forgotten.", examples=["90d"]
+    )
+    max_events: Count = Field(
+        1_000_000, description="Number of events above which the oldest are forgotten.", examples=[100_000]
+    )

@@ -19,7 +19,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from symbiont_datad import events
+from symbiont_datad import __version__, events
 from symbiont_datad.errors import ExitCode, Locked, SettingsError, TreeHeld
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.limit import memory_limit
@@ -389,6 +389,8 @@ class Supervisor:
             alive=health.alive,
             beat=time.monotonic(),
             every_s=_STATE_EVERY_S + _TURN_S,
+            version=__version__,
+            backing_off=self._guard.backing_off() if health.ready else (),
         )
 
     def _leave(self, state: LiveState) -> None:

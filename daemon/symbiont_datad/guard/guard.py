@@ -158,6 +158,10 @@ class Guard:
         ]
         return found
 
+    def backing_off(self) -> tuple[str, ...]:
+        """The paths that are repaired less often, because something keeps undoing it."""
+        return tuple(sorted(map(printable, self._backed_off.copy())))
+
     # One turn
 
     def _loop(self) -> None:

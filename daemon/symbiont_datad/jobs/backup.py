@@ -10,7 +10,7 @@ from symbiont_datad.jobs.archiving import BACKUP, KINDS, Taken, counts_of, findi
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.forgetting import forget
 from symbiont_datad.jobs.rehearsal import rehearsal
-from symbiont_datad.jobs.snapshots import readable_snapshots
+from symbiont_datad.jobs.snapshots import note, readable_snapshots
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import HOUR
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
@@ -122,6 +122,8 @@ def _snapshot(context: JobContext, repository: Repository, run: _Run, lock: Held
         forgotten = forget(context, repository, snapshots, tag, lock.check if lock else lambda: None)
         run.actions += forgotten
         run.counts["forgotten"] += len(forgotten)
+    if lock is not None:
+        note(context, snapshots, run.actions)
     return others
 
 

@@ -9,6 +9,8 @@ from symbiont_datad.fsops.root import resolve
 from symbiont_datad.jobs.secrets import Secrets, secrets_of
 from symbiont_datad.layout import Layout, layout_of
 from symbiont_datad.ledger import Ledger
+from symbiont_datad.ledger_trim import KEEP_ALL
+from symbiont_datad.ledger_trim import Limits as LedgerLimits
 from symbiont_datad.quantities import DAY, HOUR, Share
 from symbiont_datad.retention.logs import NO_ROTATION, LogRule, LogSettings
 from symbiont_datad.retention.pressure import NO_MARKS, Marks
@@ -137,6 +139,7 @@ class JobSettings:
     logs: LogSettings = NO_ROTATION
     state: StateSettings = StateSettings()
     require_mount: str | bool = False
+    ledger: LedgerLimits = KEEP_ALL
 
     @property
     def ledger_path(self) -> Path:
@@ -212,6 +215,8 @@ def job_settings(settings: "Settings") -> JobSettings:
             compress_archives_s=settings.state.compress_archives,
         ),
         require_mount=require_mount(settings),
+        # The removals of audit archives explain the gaps in their chain.
+        ledger=LedgerLimits(settings.ledger.max_age, settings.ledger.max_events, (f"{settings.logs_dir}/audit",)),
     )
 
 

@@ -118,7 +118,7 @@ def _snapshot(context: JobContext, collection: Collection) -> list[Action]:
     from symbiont_datad.jobs import archiving
     from symbiont_datad.jobs import repository as ours
     from symbiont_datad.jobs.forgetting import forget
-    from symbiont_datad.jobs.snapshots import readable_snapshots
+    from symbiont_datad.jobs.snapshots import note, readable_snapshots
 
     archiving.refuse_full(context)
     repository = ours.opened_or_made(context.settings, context.ledger)
@@ -136,6 +136,7 @@ def _snapshot(context: JobContext, collection: Collection) -> list[Action]:
         actions = [archiving.recorded(context, tag, taken)]
         snapshots.append((taken.id, taken.snapshot))
         actions += forget(context, repository, snapshots, tag, lock.check)
+        note(context, snapshots, actions)
     if not taken.complete:
         why = next((why for _, why in (*taken.archived.torn, *taken.archived.unread)), "it changed")
         raise errors.Unusable(f"it is incomplete: {why}")

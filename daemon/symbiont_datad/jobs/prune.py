@@ -10,7 +10,7 @@ from symbiont_datad.jobs import repository as ours
 from symbiont_datad.jobs.archiving import KINDS
 from symbiont_datad.jobs.context import JobContext, Progress
 from symbiont_datad.jobs.forgetting import forget, surplus
-from symbiont_datad.jobs.snapshots import readable_snapshots
+from symbiont_datad.jobs.snapshots import note, readable_snapshots
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
@@ -75,6 +75,7 @@ def _prune(context: JobContext, repository: Repository, lock: HeldLock, done: Pr
     for tag in KINDS:
         done.actions += forget(context, repository, snapshots, tag, lock.check)
     counts["forgotten"] = len(done.actions)
+    note(context, snapshots, done.actions)
     _carry_out(context, repository, lock, found, done, counts, only_if_it_pays=False)
 
 

@@ -154,7 +154,7 @@ def _save(context: JobContext, part: Part, mark: str, seen: Fingerprint, patienc
     from symbiont_datad.jobs import archiving
     from symbiont_datad.jobs import repository as ours
     from symbiont_datad.jobs.forgetting import forget
-    from symbiont_datad.jobs.snapshots import readable_snapshots
+    from symbiont_datad.jobs.snapshots import note, readable_snapshots
 
     archiving.refuse_full(context)
     repository = ours.opened_or_made(context.settings, context.ledger)
@@ -174,6 +174,7 @@ def _save(context: JobContext, part: Part, mark: str, seen: Fingerprint, patienc
             actions.append(archiving.recorded(context, tag, taken))
             snapshots.append((taken.id, taken.snapshot))
             actions += forget(context, repository, snapshots, tag, lock.check)
+            note(context, snapshots, actions)
     digest = seen.digest() if taken.complete and not seen.hot else _UNSURE
     context.ledger.update_marks({mark: f"{digest} {taken.id or taken.snapshot.parent}"}, ())
     return Saved(actions, archiving.findings_of(context, taken.archived))

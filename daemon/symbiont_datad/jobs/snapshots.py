@@ -1,14 +1,21 @@
 """What snapshots there are, of which host, and where they have the data directory."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from symbiont_datad.errors import DatadError
-from symbiont_datad.report import printable
+from symbiont_datad.events import emit
+from symbiont_datad.ledger import LedgerError
+from symbiont_datad.ledger_schema import SnapshotRow
+from symbiont_datad.report import Action, printable
 from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.errors import Damaged, Missing
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository
+
+if TYPE_CHECKING:
+    from symbiont_datad.jobs.context import JobContext
 
 Named = tuple[str, Snapshot]
 
@@ -36,6 +43,30 @@ def readable_snapshots(repository: Repository) -> tuple[list[Named], list[tuple[
             found.append((name, snapshot))
     found.sort(key=lambda one: (one[1].at, one[0]))
     return found, unread
+
+
+def note(context: "JobContext", snapshots: Iterable[Named], done: Iterable[Action] = ()) -> None:
+    """Leave in the ledger which snapshots there are, for who wants to know it without the repository's password.
+
+    Those that are forgotten by the actions `done` are left out.
+    """
+    gone = {action.path for action in done if action.kind == "snapshot_forgotten"}
+    rows = [_row(name, snapshot) for name, snapshot in snapshots if name[:8] not in gone]
+    try:
+        context.ledger.replace_snapshots(rows)
+    except LedgerError as error:
+        emit("ledger_failed", reason=str(error))
+
+
+def _row(name: str, snapshot: Snapshot) -> SnapshotRow:
+    summary = snapshot.summary
+    files, size, added = (
+        (summary.total_files_processed, summary.total_bytes_processed, summary.data_added_packed)
+        if summary
+        else (0, 0, 0)
+    )
+    tag = printable(snapshot.tags[0]) if snapshot.tags else ""
+    return SnapshotRow(name, snapshot.at.timestamp(), tag, printable(snapshot.hostname), files, size, added)
 
 
 def of_this_host(snapshots: list[Named], hostname: str) -> list[Named]:

@@ -1,6 +1,7 @@
 """Usage: what the tree holds, by category, and what its file system has left.
 
-The modes of files, the counts of executed prompts and the use of the cache share the walk.
+The modes of files, the counts of executed prompts and the use of the cache share the walk. What the ledger need not
+remember any longer goes here too, because this job comes often and always.
 """
 
 from collections import Counter
@@ -78,6 +79,7 @@ def usage(context: JobContext) -> JobReport:
         points = [UsagePoint(context.now, name, files[name], sizes[name]) for name in files]
         below = [UsagePoint(context.now, name, below_files[name], below_sizes[name]) for name in below_files]
         context.ledger.record_usage(points, _space(context), below)
+        context.ledger.trim(context.settings.ledger, context.now)
         context.ledger.keep_reserve()
     left = any(finding.severity is not Severity.INFO for finding in findings)
     return JobReport(

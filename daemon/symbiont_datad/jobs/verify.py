@@ -15,7 +15,7 @@ from symbiont_datad.jobs import repository as ours
 from symbiont_datad.jobs.archiving import BACKUP
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.drill import drill
-from symbiont_datad.jobs.snapshots import Named, readable_snapshots
+from symbiont_datad.jobs.snapshots import Named, note, readable_snapshots
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import DAY
 from symbiont_datad.report import Finding, JobReport, Outcome, Severity, printable
@@ -89,6 +89,7 @@ def _verify(context: JobContext, repository: Repository, lock: HeldLock, run: _R
     times.save(checked)
     _tell(run, checked)
     snapshots, _ = readable_snapshots(repository)
+    note(context, snapshots)
     newest = _newest(snapshots)
     if newest is not None and checked.whole:
         context.progress.begin("restore drill")

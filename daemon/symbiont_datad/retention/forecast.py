@@ -25,6 +25,7 @@ _REACH = 10
 _FEWEST, _MOST = 8, 48
 """Points of a span: with fewer nothing is said, more are thinned out (each pair of them is looked at)."""
 _COVERED = 0.5  # of a span, by the points there are
+_TREND_S = 7 * _DAY
 OUTSIDE = ".."
 """Stands for what fills the disk without being in the tree; `""` is what lies right in the root."""
 
@@ -59,6 +60,12 @@ def forecast(free: Series, used: Mapping[str, Series], now: float) -> Forecast |
         if full_in <= _REACH * span:
             found.append(Forecast(full_in, rate, span, *_largest(used, rate, now, span)))
     return min(found, key=lambda one: one.full_in_s, default=None)
+
+
+def trend(series: Series, now: float) -> float | None:
+    """What an amount gains in a second, as seen over the longest time up to a week that is known well enough."""
+    found = (_slope(series, now, span) for span in sorted(_SPANS_S, reverse=True) if span <= _TREND_S)
+    return next((slope for slope in found if slope is not None), None)
 
 
 def _largest(used: Mapping[str, Series], rate: float, now: float, span: float) -> tuple[str, float]:
