@@ -56,9 +56,13 @@ def fill(path: Path, rows: int, days: int, now: float) -> None:
             below = [UsagePoint(at, f"place/{number}", 10, number << 20) for number in range(PLACES)]
             by_category = [UsagePoint(at, name, 100, 1 << 30) for name in ("state", "logs", "prompts", "vector_db")]
             ledger.record_usage(by_category, SpacePoint(at, 1 << 40, 1 << 41, 1000, 2000), below)
-        ledger.replace_snapshots(
-            SnapshotRow(f"{number:064x}", now - number * DAY / 4, "autosave", "here", 4000, 1 << 26, 4096)
-            for number in range(200)
+        ids = [f"{number:064x}" for number in range(200)]
+        ledger.note_snapshots(
+            [
+                SnapshotRow(name, now - n * DAY / 4, "autosave", "here", 4000, 1 << 26, 4096)
+                for n, name in enumerate(ids)
+            ],
+            ids,
         )
 
 

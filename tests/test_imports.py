@@ -40,7 +40,7 @@ def room_of(module: str) -> str:
     first = module.split(".")[0]
     if first == "__main__":
         return "cli"
-    return next((room for room in ("settings", "ledger") if first.startswith(f"{room}_")), first)
+    return next((room for room in ("settings", "ledger", "status") if first.startswith(f"{room}_")), first)
 
 
 def floor_of(room: str) -> int | None:

@@ -90,12 +90,13 @@ def test_days_and_kinds_are_counted(ledger: Ledger) -> None:
     ]
 
 
-def test_snapshots_are_what_was_seen_last(ledger: Ledger) -> None:
-    """Each time all of them, the oldest first."""
+def test_snapshots_are_those_that_are_there(ledger: Ledger) -> None:
+    """The oldest first; what somebody else has noted stays, what is gone goes."""
     old, new = (SnapshotRow(name, at, "backup", "here", 1, 2, 3) for name, at in (("b", 1.0), ("a", 2.0)))
-    ledger.replace_snapshots([new, old])
+    ledger.note_snapshots([new], ["a"])
+    ledger.note_snapshots([old], ["a", "b"])
     assert [old, new] == ledger.snapshots()
-    ledger.replace_snapshots([new])
+    ledger.note_snapshots([], ["a"])
     assert [new] == ledger.snapshots()
 
 

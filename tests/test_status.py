@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from contextlib import suppress
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.cli.status_screen import document, screen
+from symbiont_datad.cli.status_document import document
+from symbiont_datad.cli.status_screen import Terminal, screen
 from symbiont_datad.fsops.lock import hold
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
 from symbiont_datad.live import LiveState, read_state, write_state
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 from symbiont_datad.status import collect
+from tests.conftest import AsNobody
 
 
 def fill(daemon_dir: Path) -> None:
@@ -37,11 +40,12 @@ def test_with_the_daemon_up_it_tells_of_all(tmp_path: Path) -> None:
     with hold(daemon_dir / "locks" / "keeper.lock", "kept"):
         found = collect("/srv/data", daemon_dir)
     text = "\n".join(screen(found, 1010.0))
-    assert text.startswith(f"1 to look at: /srv/data is kept by process {os.getpid()}")
-    assert "state/agents/a.json" in text
+    first, second, *_ = text.splitlines()
+    assert "error: truncated: state/agents/a.json (since 10 s) → symbiont-datad check" == first
+    assert second == f"/srv/data is kept by process {os.getpid()} for 8m 30s"
     assert "in 4m 50s" in text
     assert "free: 50 B of 100 B (50 %), 50 % of the inodes" in text
-    shown = document(found)
+    shown = document(found, 1010.0)
     assert ("truncated", "1970-01-01T00:16:40.000Z") == (
         shown["findings"][0]["kind"],
         shown["findings"][0]["first_seen"],
@@ -61,7 +65,7 @@ def test_it_foretells_when_the_disk_will_be_full(tmp_path: Path) -> None:
     found = collect("/srv/data", tmp_path)
     text = "\n".join(screen(found, now))
     assert "full in 10 days at the rate of the last day: 80 % of it is logs/agents" in text
-    shown = document(found)["forecast"]
+    shown = document(found, now)["forecast"]
     assert 232 * 3600 == pytest.approx(shown["bytes"]["full_in_s"], rel=0.01)
     assert 0.8 == pytest.approx(shown["bytes"]["share"], rel=0.01)
     assert ("logs/agents", 86_400) == (shown["bytes"]["mostly"], shown["bytes"]["over_s"])
@@ -79,13 +83,13 @@ def test_it_tells_of_the_quarantine(tmp_path: Path) -> None:
     with Ledger(tmp_path / "datad/ledger.db") as ledger:
         ledger.record_usage([UsagePoint(1.0, "quarantine", 9, 9)], SpacePoint(1.0, 1, 2, 3, 4))
     found = collect(str(root), tmp_path / "datad")
-    text = "\n".join(screen(found, 1_795_000_000.0))
+    text = "\n".join(screen(found, 1_795_000_000.0, Terminal(200)))
     assert "quarantine: 1 thing moved aside" in text
     assert (
         "undo: `clean --undo` brings back 3 files (2 KiB) of the run 20261118T120640Z until 2026-11-19 11:06Z; "
         "1 earlier run too" in text
     )
-    shown = document(found)["quarantine"]
+    shown = document(found, 1_795_000_000.0)["quarantine"]
     assert (3, ["20261118T120640Z", "20261118T110640Z"]) == (shown["things"], [run["run"] for run in shown["undo"]])
     assert {"run": "20261118T120640Z", "until": "2026-11-19T11:06:40.000Z", "files": 3, "bytes": 2048} == shown["undo"][
         0
@@ -101,11 +105,11 @@ def test_what_was_healed_lately_is_told(tmp_path: Path) -> None:
             ledger.record([Action("context_restored", f"a{age_s}", "state.heal", reason)], now - age_s)
     found = collect("/srv/data", tmp_path)
     assert [f"a{age_s}" for age_s in range(100, 700, 100)] == [row.path for row in found.healed]
-    lines = list(screen(found, now))
+    lines = list(screen(found, now, Terminal(200)))
     place = lines.index("context restored        a100  (1m 40s ago)")
     assert "  it was empty; put back as it was yesterday, from a backup" == lines[place + 1]
     assert "… and 1 more; all of them: symbiont-datad events --job sweep" in lines
-    assert 6 == len(document(found)["healed"])
+    assert 6 == len(document(found, now)["healed"])
 
 
 def test_with_the_daemon_down_it_says_since_when(tmp_path: Path) -> None:
@@ -115,15 +119,46 @@ def test_with_the_daemon_down_it_says_since_when(tmp_path: Path) -> None:
     fill(daemon_dir)
     found = collect("/srv/data", daemon_dir)
     first, *rest = screen(found, 1060.0)
-    assert "no daemon: /srv/data is not kept, not running for 1m" == first
+    assert "error: no daemon keeps /srv/data: it died 1m ago → symbiont-datad service status" == first
     assert not any("in 4m" in line for line in rest)
-    assert document(found)["daemon"]["pid"] is None
+    assert document(found, 1060.0)["daemon"]["pid"] is None
+
+
+def test_a_narrow_plain_terminal(tmp_path: Path) -> None:
+    """No line is longer than it, nothing but ASCII, no colour; what can be missed is left out of the tables."""
+    fill(tmp_path)
+    found = collect("/srv/data", tmp_path)
+    for width in (30, 40, 71):
+        lines = list(screen(found, 1010.0, Terminal(width, colors=False, unicode=False)))
+        assert max(map(len, lines)) <= width
+        assert "\n".join(lines).isascii()
+    assert "files" in "\n".join(screen(found, 1010.0, Terminal(72)))
+    assert "state             4 KiB  ##########" in list(screen(found, 1010.0, Terminal(40, unicode=False)))
+
+
+def test_colours_only_mark(tmp_path: Path) -> None:
+    """With them the text is the same."""
+    fill(tmp_path)
+    found = collect("/srv/data", tmp_path)
+    plain, colored = (list(screen(found, 1010.0, Terminal(100, colors=colors))) for colors in (False, True))
+    assert plain != colored
+    assert plain == [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in colored]
+
+
+def test_what_may_not_be_read_is_said(open_path: Path, as_nobody: AsNobody) -> None:
+    """Somebody else's daemon: no traceback, a line that names the ledger."""
+    daemon_dir = open_path / "datad"
+    daemon_dir.mkdir(mode=0o755)
+    fill(daemon_dir)
+    found = as_nobody(lambda: collect("/srv/data", daemon_dir))
+    assert "ledger.db" in found.ledger_problem
+    assert any("the ledger can't be read" in line for line in screen(found, 1010.0, Terminal(200)))
 
 
 def test_before_the_first_start_there_is_nothing_and_nothing_is_made(tmp_path: Path) -> None:
     """Asking leaves no file behind."""
     found = collect("/srv/data", tmp_path / "datad")
-    assert ["no daemon: /srv/data is not kept", ""] == list(screen(found, 0.0))
+    assert ["error: no daemon keeps /srv/data → symbiont-datad service install"] == list(screen(found, 0.0))
     assert not (tmp_path / "datad").exists()
 
 

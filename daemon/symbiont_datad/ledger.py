@@ -359,12 +359,13 @@ class Ledger(Questions):
 
     # Snapshots
 
-    def replace_snapshots(self, found: Iterable[SnapshotRow]) -> None:
-        """Write down which snapshots there are now."""
+    def note_snapshots(self, found: Iterable[SnapshotRow], there: Iterable[str]) -> None:
+        """Write down snapshots; those whose ids are not `there` are forgotten."""
         rows = [(one.id, one.at, one.tag, one.host, one.files, one.bytes, one.added) for one in found]
         with self._transaction() as db:
-            db.execute("delete from snapshots")
             db.executemany("insert or replace into snapshots values (?, ?, ?, ?, ?, ?, ?)", rows)
+            gone = {name for (name,) in db.execute("select id from snapshots")}.difference(there)
+            db.executemany("delete from snapshots where id = ?", [(name,) for name in gone])
 
     # Prompts
 

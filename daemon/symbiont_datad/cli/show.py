@@ -36,6 +36,11 @@ def last_line(content: Mapping[str, Any]) -> None:
     typer.echo(json.dumps({"schema": SCHEMA, "message_type": "summary", **content}, ensure_ascii=False))
 
 
+def one_line(content: Mapping[str, Any]) -> None:
+    """One JSON document as one line, where several follow each other."""
+    typer.echo(json.dumps({"schema": SCHEMA, **content}, ensure_ascii=False))
+
+
 def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
     """Rows as lines with aligned columns, two blanks apart; the first row is the head. `right`: columns of numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -54,7 +59,12 @@ def note(text: str) -> None:
 
 def on_terminal() -> bool:
     """Whether stdout is a terminal that wants colours."""
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return moves_cursor() and not os.environ.get("NO_COLOR")
+
+
+def moves_cursor() -> bool:
+    """Whether stdout is a terminal that does more than print."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def quiet_log() -> None:

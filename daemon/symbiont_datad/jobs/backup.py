@@ -123,7 +123,7 @@ def _snapshot(context: JobContext, repository: Repository, run: _Run, lock: Held
         run.actions += forgotten
         run.counts["forgotten"] += len(forgotten)
     if lock is not None:
-        note(context, snapshots, run.actions)
+        note(context, repository, snapshots)
     return others
 
 

@@ -136,7 +136,7 @@ def _snapshot(context: JobContext, collection: Collection) -> list[Action]:
         actions = [archiving.recorded(context, tag, taken)]
         snapshots.append((taken.id, taken.snapshot))
         actions += forget(context, repository, snapshots, tag, lock.check)
-        note(context, snapshots, actions)
+        note(context, repository, snapshots)
     if not taken.complete:
         why = next((why for _, why in (*taken.archived.torn, *taken.archived.unread)), "it changed")
         raise errors.Unusable(f"it is incomplete: {why}")

@@ -75,7 +75,7 @@ def _prune(context: JobContext, repository: Repository, lock: HeldLock, done: Pr
     for tag in KINDS:
         done.actions += forget(context, repository, snapshots, tag, lock.check)
     counts["forgotten"] = len(done.actions)
-    note(context, snapshots, done.actions)
+    note(context, repository, snapshots)
     _carry_out(context, repository, lock, found, done, counts, only_if_it_pays=False)
 
 

@@ -174,7 +174,7 @@ def _save(context: JobContext, part: Part, mark: str, seen: Fingerprint, patienc
             actions.append(archiving.recorded(context, tag, taken))
             snapshots.append((taken.id, taken.snapshot))
             actions += forget(context, repository, snapshots, tag, lock.check)
-            note(context, snapshots, actions)
+            note(context, repository, snapshots)
     digest = seen.digest() if taken.complete and not seen.hot else _UNSURE
     context.ledger.update_marks({mark: f"{digest} {taken.id or taken.snapshot.parent}"}, ())
     return Saved(actions, archiving.findings_of(context, taken.archived))

@@ -8,9 +8,9 @@ from symbiont_datad.errors import DatadError
 from symbiont_datad.events import emit
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.ledger_schema import SnapshotRow
-from symbiont_datad.report import Action, printable
+from symbiont_datad.report import printable
 from symbiont_datad.restic.backend import FileKind
-from symbiont_datad.restic.errors import Damaged, Missing
+from symbiont_datad.restic.errors import Damaged, Missing, RepositoryError
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository
 
@@ -45,17 +45,18 @@ def readable_snapshots(repository: Repository) -> tuple[list[Named], list[tuple[
     return found, unread
 
 
-def note(context: "JobContext", snapshots: Iterable[Named], done: Iterable[Action] = ()) -> None:
+def note(context: "JobContext", repository: Repository, snapshots: Iterable[Named]) -> None:
     """Leave in the ledger which snapshots there are, for who wants to know it without the repository's password.
 
-    Those that are forgotten by the actions `done` are left out.
+    Those of `snapshots` that are gone by now are left out; what others have noted meanwhile stays.
     """
-    gone = {action.path for action in done if action.kind == "snapshot_forgotten"}
-    rows = [_row(name, snapshot) for name, snapshot in snapshots if name[:8] not in gone]
     try:
-        context.ledger.replace_snapshots(rows)
+        there = {name for name, _ in repository.backend.list(FileKind.SNAPSHOT)}
+        context.ledger.note_snapshots([_row(name, one) for name, one in snapshots if name in there], there)
     except LedgerError as error:
         emit("ledger_failed", reason=str(error))
+    except RepositoryError:
+        pass  # whoever looks next notes it
 
 
 def _row(name: str, snapshot: Snapshot) -> SnapshotRow:

@@ -89,7 +89,7 @@ def _verify(context: JobContext, repository: Repository, lock: HeldLock, run: _R
     times.save(checked)
     _tell(run, checked)
     snapshots, _ = readable_snapshots(repository)
-    note(context, snapshots)
+    note(context, repository, snapshots)
     newest = _newest(snapshots)
     if newest is not None and checked.whole:
         context.progress.begin("restore drill")
