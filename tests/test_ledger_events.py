@@ -24,7 +24,8 @@ def ledger(tmp_path: Path) -> Ledger:
         ledger.record([Action(kind, path, "layout", "it had gone")], at)
     run = ledger.begin_run("clean", 3.0)
     ledger.record([Action("file_removed", "prompts/cache/a_1.json", "cache", "50 % over", 7)], 3.0, run)
-    ledger.record([Action("file_removed", "prompts/cache/ab1.json", "cache", "unused", 7)], 4.0, run)
+    ledger.plan([Action("file_removed", "prompts/cache/ab1.json", "cache", "unused", 7)], 4.0, run)
+    ledger.confirm(run, ["prompts/cache/ab1.json"])
     ledger.finish_run(run, JobReport("clean", Outcome.DONE, 3.0, 1.0, actions_total=2))
     failed = ledger.begin_run("backup", 4.5)
     ledger.finish_run(failed, JobReport("backup", Outcome.FAILED, 4.5, 0.5, message="no space left"))
@@ -45,6 +46,8 @@ def ledger(tmp_path: Path) -> Ledger:
         (Filter(job="clean"), [3, 4]),
         (Filter(job="backup"), [5]),
         (Filter(job="guard", since=2.0), [2, 6]),
+        (Filter(serious=["permissions_restored"]), [2, 4, 5]),
+        (Filter(serious=[], kinds=["file_removed"]), [4]),
         (Filter(text="a_1"), [3]),
         (Filter(text="50 %"), [3]),
         (Filter(text="SPACE"), [5]),
@@ -131,8 +134,9 @@ def test_an_old_ledger_is_brought_up_by_a_reader(tmp_path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.record([Action("a", "b", "c", "d")], 1.0)
     with sqlite3.connect(path) as db:
-        for statement in ("drop index actions_by_kind", "drop index runs_failed", "drop table snapshots"):
+        for statement in ("drop index actions_by_kind", "drop index actions_failed", "drop index runs_failed"):
             db.execute(statement)
+        db.execute("drop table snapshots")
         db.execute("pragma user_version = 2")
     db.close()
     with Ledger.for_reading(path) as reading:

@@ -29,6 +29,8 @@ class Filter:
     until: float | None = None
     path: str | None = None
     kinds: Sequence[str] = ()
+    serious: Sequence[str] | None = None
+    """Only of these kinds, or what failed whatever its kind."""
     job: str | None = None
     covering: Sequence[str] = ()
     text: str = ""
@@ -55,6 +57,9 @@ def actions(wanted: Filter) -> Query:
     if wanted.kinds:
         where.append(f"actions.kind in ({marks(wanted.kinds)})")
         values += wanted.kinds
+    if wanted.serious is not None:
+        where.append(f"(actions.kind in ({marks(wanted.serious)}) or actions.state = 'failed')")
+        values += wanted.serious
     if wanted.job is not None:
         where.append("ifnull(runs.job, 'guard') = ?")
         values.append(wanted.job)

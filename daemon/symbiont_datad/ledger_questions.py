@@ -63,7 +63,9 @@ class Questions:
         `covering`: kinds of actions that mean all that is in a directory; with `path`, those of the directories that it
         is in are among them.
         """
-        found = self._rows(*ledger_events.actions(Filter(since, None, path, kinds, job, covering, limit=limit)))
+        found = self._rows(
+            *ledger_events.actions(Filter(since=since, path=path, kinds=kinds, job=job, covering=covering, limit=limit))
+        )
         return [Row(*row[1:]) for row in reversed(found)]
 
     def events(self, wanted: Filter) -> list[Row]:

@@ -39,6 +39,7 @@ create index usage_below_by_time on usage_below (at);
 """,
     """
 create index actions_by_kind on actions (kind, at);
+create index actions_failed on actions (at) where state = 'failed';
 create index runs_failed on runs (started_at) where outcome = 'failed';
 create table snapshots (
     id text primary key, at real not null, tag text not null, host text not null, files integer not null,

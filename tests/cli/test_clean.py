@@ -70,7 +70,7 @@ def test_events_tell_what_became_of_a_file_and_undo_brings_it_back(typed: Datad,
     cleaned = typed("clean")
     assert "`symbiont-datad clean --undo` brings back" in cleaned.stdout
     told = typed("events", "--path", where).stdout.splitlines()
-    assert "directory quarantined: prompts/history/2026-01-01" in told[0]
+    assert "quarantined directory prompts/history/2026-01-01" in told[0]
     assert told[1].startswith(f"{where} is in quarantine until ")
     assert told[1].endswith("`symbiont-datad clean --undo` brings it back")
     (held,) = typed("events", "--json", "--path", where).document["quarantined"]
@@ -84,7 +84,7 @@ def test_events_tell_what_became_of_a_file_and_undo_brings_it_back(typed: Datad,
     assert ("undo", 2, 2) == (undone["job"], undone["counts"]["files"], undone["actions_total"])
     assert (old / where).exists()
     told = typed("events", "--path", where).stdout.splitlines()
-    assert "removal undone" in told[-1]
+    assert "brought back prompts/history/2026-01-01" in told[-1]
     again = typed("clean", "--undo")
     assert (1, True) == (again.returncode, "nothing that retention removed is in the quarantine" in again.stderr)
 

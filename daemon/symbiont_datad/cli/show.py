@@ -112,8 +112,11 @@ def drift(one: Drift) -> Json:
 
 def event(row: "Row") -> Json:
     """A row of the ledger."""
+    from symbiont_datad.status_events import severity_of
+
     return {
         "at": moment(row.at),
+        "severity": severity_of(row),
         "job": row.job,
         "kind": row.kind,
         "path": row.path,
@@ -203,10 +206,12 @@ def quarantined_line(path: str, cell: "Cell", *, newest: bool) -> str:
 
 def event_line(row: "Row") -> str:
     """One row of the ledger on one line."""
+    from symbiont_datad.status_events import sentence, severity_of
+
     at = datetime.fromtimestamp(row.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    size = f" ({format_size(row.bytes)})" if row.bytes else ""
-    state = "" if row.state == "done" else f" [{row.state}]"
-    return f"{at}  {row.job:<6} {row.kind.replace('_', ' ')}{state}: {row.path or 'the root'}{size}: {row.reason}"
+    color = {Severity.ERROR: "red", Severity.WARNING: "yellow"}.get(severity_of(row))
+    said = sentence(row)
+    return f"{at}  {row.job:<9} {typer.style(said, fg=color) if color and on_terminal() else said}"
 
 
 def report(one: JobReport, dry_run: bool) -> None:
