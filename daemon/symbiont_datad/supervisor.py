@@ -37,10 +37,11 @@ from symbiont_datad.report import Health, JobReport, Outcome
 from symbiont_datad.schedule import Schedule, timetables
 from symbiont_datad.service.endpoint import Endpoint, listening
 from symbiont_datad.service.notify import Notifier, watchdog_interval
+from symbiont_datad.service.pages import Pages
 from symbiont_datad.service.priority import short_slices
 from symbiont_datad.service.probe import Probe, trouble
 from symbiont_datad.service.process import open_standard_streams, reap_orphans
-from symbiont_datad.service.request import Answer, Routes
+from symbiont_datad.service.request import Answer, Asked, Routes
 from symbiont_datad.settings_places import state_directory
 
 if TYPE_CHECKING:
@@ -353,7 +354,8 @@ class Supervisor:
             why = trouble(probe, self._left, os.getpid(), time.monotonic())
             return Answer(503 if why else 200, f"{why or 'ok'}\n".encode())
 
-        return {f"/{probe}z": partial(answer, probe) for probe in Probe}
+        pages = Pages(lambda: self._jobs.layout.root, lambda: self._jobs.daemon_dir)
+        return {"/": Asked(pages.answer), **{f"/{probe}z": partial(answer, probe) for probe in Probe}}
 
     def _summary(self) -> str:
         health = self._health()

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from symbiont_datad.service.request import LARGEST_HEAD, Access, Routes, answered, is_whole, refusal
+from symbiont_datad.service.request import LARGEST_HEAD, Access, Later, Routes, is_whole, refusal, response
 
 _PATIENCE_S = 5.0
 """So long has a caller for its request and for taking the answer, together."""
@@ -23,16 +23,22 @@ _MOST = 32
 _PAUSE_S = 0.002
 """After each answer, so at most 500 are given in a second."""
 _BACKLOG = 64
+_END, _READY = b".", b"r"
+"""What wakes the thread: it is time to end; an answer that was asked for is there."""
 
 
 @dataclass(slots=True)
 class _Connection:
-    """A caller. It is read from until `answer` is there, then written to, then read from until it hangs up."""
+    """A caller. It is read from until `answer` is there, then written to, then read from until it hangs up.
+
+    While an answer is made `later`, nothing is read.
+    """
 
     socket: socket.socket
     deadline: float
     received: bytearray = field(default_factory=bytearray)
     answer: memoryview | None = None
+    later: Later | None = None
 
 
 class Server:
@@ -60,6 +66,8 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = os.pipe()
         self._connections: dict[int, _Connection] = {}  # the oldest first
+        self._closing = threading.Lock()
+        self._closed = False
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._loop, name="http", daemon=True)
@@ -71,9 +79,17 @@ class Server:
 
     def close(self) -> None:
         """Hang up, and free the address."""
-        os.write(self._waker, b".")
+        with self._closing:
+            os.write(self._waker, _END)
+            self._closed = True
         self._thread.join(2.0)
         os.close(self._waker)
+
+    def _wake(self, _: object) -> None:
+        """Called by whoever has made an answer; by then the server may be closed."""
+        with self._closing, suppress(BlockingIOError):
+            if not self._closed:
+                os.write(self._waker, _READY)
 
     def _loop(self) -> None:
         try:
@@ -92,7 +108,10 @@ class Server:
         nearest = min((one.deadline for one in self._connections.values()), default=None)
         for key, _ in self._selector.select(None if nearest is None else max(nearest - now, 0.0)):
             if key.fileobj == self._woken:
-                return False
+                if _END in os.read(self._woken, 4096):
+                    return False
+                self._answer_ready()
+                continue
             if key.fileobj is self._listener:
                 self._accept()
             elif (connection := self._connections.get(key.fd)) is not None:  # it may have had to go for a new one
@@ -131,10 +150,31 @@ class Server:
         piece = connection.socket.recv(LARGEST_HEAD - len(connection.received))
         connection.received += piece
         if is_whole(connection.received) or len(connection.received) >= LARGEST_HEAD:
-            self._answer(connection, answered(bytes(connection.received), self._routes, self._access))
+            found = response(bytes(connection.received), self._routes, self._access)
+            if isinstance(found, Later):
+                connection.later = found
+                self._selector.unregister(connection.socket)
+                found.answer.add_done_callback(self._wake)
+                return
+            self._answer(connection, found)
             time.sleep(_PAUSE_S)
         elif not piece:
             self._drop(connection)
+
+    def _answer_ready(self) -> None:
+        """Give the answers that were made meanwhile."""
+        for connection in list(self._connections.values()):
+            later = connection.later
+            if later is None or not later.answer.done():
+                continue
+            connection.later = None
+            self._selector.register(connection.socket, selectors.EVENT_READ)
+            try:
+                self._answer(connection, later.encoded())
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._drop(connection)
 
     def _answer(self, connection: _Connection, answer: bytes) -> None:
         connection.answer = memoryview(answer)
@@ -154,7 +194,7 @@ class Server:
     def _expire(self, connection: _Connection) -> None:
         if connection.answer is None and connection.received:
             with suppress(OSError):
-                connection.socket.send(refusal(408))
+                connection.socket.send(refusal(408 if connection.later is None else 503))
         self._drop(connection)
 
     def _drop(self, connection: _Connection) -> None:

@@ -6,6 +6,10 @@ GET and HEAD of exact paths; nothing that is sent can change anything. RFC 9110 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LARGEST_HEAD = 8192
 """Bytes of a request's head that are read; a browser's are well below that."""
@@ -26,15 +30,39 @@ class Answer:
     status: int
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
+    fields: tuple[str, ...] = ()
 
 
-Routes = Mapping[str, Callable[[], Answer]]
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A path that goes by the query (`a=1&b=2`, as it was sent), and may take its time to answer."""
+
+    ask: "Callable[[str], Answer | Future[Answer]]"
+
+
+Routes = Mapping[str, Callable[[], Answer] | Asked]
 """What each path answers, by its exact name (`/livez`)."""
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """An answer that is being made."""
+
+    answer: "Future[Answer]"
+    head_only: bool
+
+    def encoded(self) -> bytes:
+        """The whole answer, as `answered` gives it; waits until it is there."""
+        try:
+            return _encoded(self.answer.result(), (), self.head_only)
+        except Exception:  # its maker's own
+            return refusal(500, head_only=self.head_only)
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
-    """Who is answered. `token`: what callers must send as `Authorization: Bearer …`; None: nothing.
+    """Who is answered. `token`: what callers must send as `Authorization: Bearer …`, or as the password of `Basic` with
+    any name, which browsers ask for; None: nothing.
 
     `hosts`: without a token, only requests that call the server by one of these names are answered. A page that a
     browser was made to load can send requests to this machine's loopback, but not under such a name (DNS rebinding).
@@ -48,6 +76,7 @@ class Access:
 class _Head:
     method: str
     path: str
+    query: str
     fields: Mapping[str, bytes]
 
 
@@ -66,6 +95,12 @@ def is_whole(received: bytes | bytearray) -> bool:
 
 def answered(received: bytes, routes: Routes, access: Access) -> bytes:
     """The answer to a request of which the head was received, with status line and fields. Raises nothing."""
+    found = response(received, routes, access)
+    return found.encoded() if isinstance(found, Later) else found
+
+
+def response(received: bytes, routes: Routes, access: Access) -> bytes | Later:
+    """The same for who can't wait: what takes its time is handed back as it is."""
     head_only = received.startswith(b"HEAD ")
     try:
         head = _parsed(received)
@@ -73,7 +108,8 @@ def answered(received: bytes, routes: Routes, access: Access) -> bytes:
         route = routes.get(head.path)
         if route is None:
             raise _Refused(404)
-        return _encoded(route(), (), head_only)
+        answer = route.ask(head.query) if isinstance(route, Asked) else route()
+        return _encoded(answer, (), head_only) if isinstance(answer, Answer) else Later(answer, head_only)
     except _Refused as refused:
         return refusal(refused.status, *refused.fields, head_only=head_only)
     except Exception:  # a route's own; the thread that serves must outlive it
@@ -102,7 +138,8 @@ def _parsed(received: bytes) -> _Head:
         raise _Refused(414)
     if not target.startswith(b"/") or not target.isascii():
         raise _Refused(400)
-    return _Head(method.decode(), target.partition(b"?")[0].decode(), _fields(lines))
+    path, _, query = target.decode().partition("?")
+    return _Head(method.decode(), path, query, _fields(lines))
 
 
 def _fields(lines: list[bytes]) -> Mapping[str, bytes]:
@@ -123,11 +160,30 @@ def _admit(head: _Head, access: Access) -> None:
     if access.token is not None:
         import hmac  # brings OpenSSL along, which a daemon without a server does without
 
-        scheme, _, given = head.fields.get("authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(b" "), access.token.encode()):
-            raise _Refused(401, "WWW-Authenticate: Bearer")
+        given = _given(head.fields.get("authorization", b""))
+        if given is None or not hmac.compare_digest(given, access.token.encode()):
+            raise _Refused(401, *_CHALLENGES)
     elif _host(head.fields.get("host", b"")) not in access.hosts:
         raise _Refused(403)
+
+
+_CHALLENGES = ("WWW-Authenticate: Bearer", 'WWW-Authenticate: Basic realm="symbiont-datad", charset="UTF-8"')
+
+
+def _given(value: bytes) -> bytes | None:
+    """The token in an `Authorization` field (RFC 6750, RFC 7617); None where there is none."""
+    scheme, _, given = value.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return given.strip(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    import binascii
+
+    try:
+        _, colon, password = binascii.a2b_base64(given.strip(b" "), strict_mode=True).partition(b":")
+    except ValueError:
+        return None
+    return password if colon else None
 
 
 def _host(value: bytes) -> str:
@@ -144,6 +200,7 @@ def _encoded(answer: Answer, fields: tuple[str, ...], head_only: bool) -> bytes:
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
         "Connection: close",
+        *answer.fields,
         *fields,
     ]
     head = "".join(f"{line}\r\n" for line in lines).encode("ascii") + b"\r\n"

@@ -1,0 +1,1 @@
+"""The status page: one self-contained document, made on the server."""
