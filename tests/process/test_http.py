@@ -40,7 +40,7 @@ def test_probes_and_reloads(tmp_path: Path) -> None:
     with running(tmp_path, f"http.listen = '127.0.0.1:{one}'") as daemon:
         for path in ("/livez", "/readyz", "/startupz"):
             assert (200, "ok\n") == get(one, path)
-        assert [404, 404, 405] == [get(one, "/")[0], get(one, "/state/agents")[0], get(one, "/livez", "POST")[0]]
+        assert [404, 404, 405] == [get(one, "/livez/")[0], get(one, "/state/agents")[0], get(one, "/livez", "POST")[0]]
         token = tmp_path / "token"
         token.write_text(f"{TOKEN}\n")
         token.chmod(0o600)

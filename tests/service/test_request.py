@@ -1,5 +1,7 @@
 """Requests of every kind, and what they are answered."""
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,11 @@ from symbiont_datad.service.request import LARGEST_HEAD, Access, Answer, answere
 TOKEN = "0123456789abcdef0123"
 OPEN = Access(None, frozenset({"localhost", "127.0.0.1", "::1"}))
 CLOSED = Access(TOKEN, frozenset())
+
+
+def basic(text: str) -> str:
+    """A name and a password as browsers send them."""
+    return base64.b64encode(text.encode()).decode()
 
 
 def broken() -> Answer:
@@ -100,6 +107,11 @@ def test_names_of_this_machine(host: str) -> None:
         (f"Authorization: Bearer {TOKEN}x", 401),
         (f"Authorization: Bearer {TOKEN[:-1]}", 401),
         (f"Authorization: Basic {TOKEN}", 401),
+        (f"Authorization: Basic {basic(f'anybody:{TOKEN}')}", 200),
+        (f"Authorization: basic {basic(f':{TOKEN}')}", 200),
+        (f"Authorization: Basic {basic(f'a:b:{TOKEN}')}", 401),
+        (f"Authorization: Basic {basic(TOKEN)}", 401),
+        ("Authorization: Basic ====", 401),
         ("Authorization: Bearer", 401),
         (f"Authorization: {TOKEN}", 401),
         (f"X-Token: {TOKEN}", 401),
@@ -114,7 +126,9 @@ def test_a_token_is_asked_for(field: str, expected: int) -> None:
 
 def test_a_refusal_tells_what_is_asked_for() -> None:
     """RFC 6750: 401 names the scheme. RFC 9110: 405 names the methods."""
-    assert b"\r\nWWW-Authenticate: Bearer\r\n" in answered(get("/livez"), ROUTES, CLOSED)
+    refused = answered(get("/livez"), ROUTES, CLOSED)
+    assert b"\r\nWWW-Authenticate: Bearer\r\n" in refused
+    assert b'\r\nWWW-Authenticate: Basic realm="symbiont-datad"' in refused
     assert b"\r\nAllow: GET, HEAD\r\n" in answered(get("/livez", method="PUT"), ROUTES, OPEN)
 
 

@@ -115,7 +115,12 @@ def document(found: Status, past: History, rows: Sequence[Row], asked: Wanted, n
             _section("space-then", "Free space", _space(found, past, now)),
             _section("snapshots-now", "Snapshots", _snapshots(found, now)),
             _section("jobs-now", "Jobs", _jobs(found, past, now), wide=True),
-            _section("days-then", "Repairs and removals", plots.days_plot(past, now), tag("p", words.today(found))),
+            _section(
+                "days-then",
+                "Repairs (of contexts, too) and removals",
+                plots.days_plot(past, now),
+                tag("p", words.today(found)),
+            ),
             _section("state-now", "Contexts, guard, quarantine", _state(found, now)),
             _events(found, rows, asked, now),
             id="main",
@@ -288,25 +293,12 @@ def _events(found: Status, rows: Sequence[Row], asked: Wanted, now: float) -> Ma
         role="search",
         aria_label="Events",
     )
-    lines = [
-        tag(
-            "tr",
-            tag("td", tag("time", _moment(row.at), datetime=_moment(row.at).replace(" ", "T")), class_="time"),
-            tag("td", row.job),
-            tag("td", severity_of(row).value, class_=severity_of(row).value),
-            tag("td", printable(sentence(row)), class_="why"),
-        )
-        for row in reversed(rows)
-    ]
-    heads = (("when", ""), ("job", ""), ("matters", ""), ("what was done, and why", ""))
-    more = (
-        f"The newest {_EVENTS} of them are shown." if len(rows) == _EVENTS else words.counted(len(rows), "event") + "."
-    )
-    shown = (
-        joined([tag("p", more, class_="quiet"), _table("Events", heads, lines)])
-        if lines
-        else tag("p", "Nothing was done.")
-    )
+    shown = tag("p", "Nothing was done.")
+    if rows:
+        many = len(rows) == _EVENTS
+        count = f"The newest {_EVENTS} of them are shown." if many else f"{words.counted(len(rows), 'event')}."
+        listed = tag("ol", *(_event(row) for row in reversed(rows)), class_="events")
+        shown = joined([tag("p", count, class_="quiet"), listed])
     return tag(
         "section",
         tag("h2", "Events", id="events-head"),
@@ -314,6 +306,17 @@ def _events(found: Status, rows: Sequence[Row], asked: Wanted, now: float) -> Ma
         tag("div", shown, id="events-now", data_live=True),
         class_="wide",
         aria_labelledby="events-head",
+    )
+
+
+def _event(row: Row) -> Markup:
+    at, severity = _moment(row.at), severity_of(row).value
+    return tag(
+        "li",
+        tag("time", at, datetime=at.replace(" ", "T")),
+        tag("span", row.job),
+        tag("span", severity, class_=severity),
+        tag("span", printable(sentence(row)), class_="why"),
     )
 
 

@@ -19,7 +19,7 @@ _HEIGHT = 210.0
 _POINTS = 160
 """Points of a curve at most: more are not seen."""
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
-_STEPS = (_HOUR, 3 * _HOUR, 6 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY)
+_STEPS = (5 * _MINUTE, 15 * _MINUTE, _HOUR, 3 * _HOUR, 6 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY)
 COLORS = 6
 """Colours for categories; the last one is for all others."""
 
@@ -52,18 +52,23 @@ class _Frame:
         return joined([*lines, self.times()])
 
     def times(self) -> Markup:
+        """Marks and labels of round times, in UTC."""
         step = next((one for one in _STEPS if (self.end - self.begin) / one <= 5), _STEPS[-1])
-        lines = []
         first = math.ceil(self.begin / step) * step
+        foot = self.height - _BOTTOM
+        lines = []
         for number in range(int((self.end - first) // step) + 1):
             at = first + number * step
-            spell = "%H:%M" if step < _DAY else "%-d %b"
             x = self.x(at)
-            lines.append(tag("line", class_="grid", x1=x, x2=x, y1=self.height - _BOTTOM, y2=self.height - _BOTTOM + 4))
-            lines.append(
-                tag("text", f"{datetime.fromtimestamp(at, UTC):{spell}}", class_="label mid", x=x, y=self.height - 8)
-            )
+            text = f"{datetime.fromtimestamp(at, UTC):{'%H:%M' if step < _DAY else '%-d %b'}}"
+            lines.append(tag("line", class_="grid", x1=x, x2=x, y1=foot, y2=foot + 4))
+            lines.append(_label(text, x, self.height - 8))
         return joined(lines)
+
+
+def _label(text: str, x: float, y: float) -> Markup:
+    """A label under a mark, within the picture where that is at its edge."""
+    return tag("text", text, class_="label mid", x=min(x, _WIDTH - 4.2 * len(text)), y=y)
 
 
 def _plot(name: str, title: str, told: str, *content: Markup, height: float = _HEIGHT) -> Markup:
@@ -88,7 +93,7 @@ def usage_plot(points: Sequence[UsagePoint], trends: Mapping[str, float], now: f
     if len(times) < 2:
         return tag("p", "Not enough was measured yet.", class_="quiet")
     order = categories(points)
-    ahead = (times[-1] - times[0]) * 0.15
+    ahead = (times[-1] - times[0]) * 0.15 if trends else 0.0
     last = sum(at[times[-1]].values())
     slope = sum(trends.values())
     then = max(last + slope * ahead, 0.0)
@@ -105,8 +110,11 @@ def usage_plot(points: Sequence[UsagePoint], trends: Mapping[str, float], now: f
         "line", class_="ahead", x1=frame.x(times[-1]), y1=frame.y(last), x2=frame.x(times[-1] + ahead), y2=frame.y(then)
     )
     told = f"{format_size(last)} now, from {format_size(sum(at[times[0]].values()))} {_ago(times[0], now)}; "
-    told += f"{format_size(then)} in {format_duration(ahead)} at the pace of late."
-    return _plot("usage", "Usage over time by category", told, frame.axes(_amounts(frame.most)), *areas, line)
+    told += (
+        f"{format_size(then)} in {format_duration(ahead)} at the pace of late." if ahead else "no pace is known yet."
+    )
+    lines = [line] if ahead else []
+    return _plot("usage", "Usage over time by category", told, frame.axes(_amounts(frame.most)), *areas, *lines)
 
 
 def categories(points: Sequence[UsagePoint]) -> list[str]:
@@ -177,7 +185,7 @@ def snapshots_plot(rows: Sequence[SnapshotRow], now: float) -> Markup:
         ]
     for age in _AGES:
         if age <= oldest:
-            marks.append(tag("text", spell_duration(age), class_="label mid", x=x(age), y=height - 8))
+            marks.append(_label(f"{spell_duration(age)} ago", x(age), height - 8))
     each = [f"{sum(row.tag == kind for row in rows):,} {kind or 'other'}" for kind in kinds]
     told = f"{', '.join(each)}; the newest was made {_ago(rows[-1].at, now)}, the oldest {_ago(rows[0].at, now)}."
     return _plot("snapshots", "Snapshots by age", told, *marks, height=height)
