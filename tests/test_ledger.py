@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
+from symbiont_datad.ledger_totals import ActionTotal, CountTotal, RunTotal
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
 
 
@@ -308,6 +310,8 @@ def test_what_a_ledger_in_memory_knows_can_be_written_down_later(path: Path) -> 
             ("relieve", "b", "failed"),
             ("guard", "c", "done"),
         ] == [(row.job, row.path, row.state) for row in ledger.actions()]
+        counted = {(total.kind, total.rule): total.actions for total in ledger.totals().actions}
+        assert {("file_removed", "cache"): 2, ("file_removed", ""): 1} == counted
 
 
 def test_one_mark_can_be_asked_for(path: Path) -> None:
@@ -315,3 +319,50 @@ def test_one_mark_can_be_asked_for(path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.update_marks({"//broken/prompts/cache": "17"}, ())
         assert ("17", "") == (ledger.mark("//broken/prompts/cache"), ledger.mark("//broken/other"))
+
+
+def test_totals_count_what_was_done_and_outlive_the_rows(path: Path) -> None:
+    """Actions count when they are confirmed, by kind and rule, and runs by outcome; the guard's rules name directories
+    and don't count. What was planned only, or failed, is none of it."""
+    with Ledger(path) as ledger:
+        run = ledger.begin_run("clean", 100.0)
+        rows = ledger.plan([removal("a"), removal("b"), removal("c", 5)], 101.0, run)
+        ledger.plan([removal("later")], 101.0, run)
+        ledger.confirm(run, ["b"], rows)
+        ledger.record([removal("d")], 102.0, run)
+        ledger.record([Action("directory_recreated", "state", "layout state", "")], 102.0)
+        ledger.finish_run(run, JobReport("clean", Outcome.DONE, 100.0, 2.0, counts={"removed": 3}))
+        ledger.finish_run(
+            ledger.begin_run("clean", 200.0), JobReport("clean", Outcome.DONE, 200.0, 0.5, counts={"removed": 1})
+        )
+        ledger.count_lost(JobReport("clean", Outcome.FAILED, 300.0, 1.0))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("delete from actions")
+        db.execute("delete from runs")
+    with Ledger(path) as ledger:
+        totals = ledger.totals()
+    assert (ActionTotal("directory_recreated", "", 1, 0), ActionTotal("file_removed", "cache", 3, 25)) == totals.actions
+    assert (
+        RunTotal("clean", "done", 2, 2.5, 200.0, 0.5),
+        RunTotal("clean", "failed", 1, 1.0, 300.0, 1.0),
+    ) == totals.runs
+    assert (CountTotal("clean", "removed", 4, 1),) == totals.counts
+
+
+def test_a_ledger_without_totals_gets_those_of_its_runs(path: Path) -> None:
+    """One of before there were any tells when each job last did well."""
+    with Ledger(path) as ledger:
+        for at in (100.0, 200.0):
+            ledger.finish_run(ledger.begin_run("backup", at), JobReport("backup", Outcome.DONE, at, at / 100))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("drop table run_totals")
+    with Ledger(path) as ledger:
+        assert (RunTotal("backup", "done", 2, 3.0, 200.0, 2.0),) == ledger.totals().runs
+
+
+def test_findings_are_counted_by_kind(path: Path) -> None:
+    """Whatever their paths are."""
+    with Ledger(path) as ledger:
+        found = [Finding("unread", name, Severity.WARNING, "") for name in ("a", "b")]
+        ledger.replace_findings("usage", [*found, Finding("repository_damaged", "", Severity.ERROR, "")], 1.0)
+        assert {("unread", "warning"): 2, ("repository_damaged", "error"): 1} == ledger.count_findings()

@@ -18,7 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
-from symbiont_datad import ledger_prompts, ledger_trim
+from symbiont_datad import ledger_prompts, ledger_totals, ledger_trim
 from symbiont_datad.ledger_events import marks
 from symbiont_datad.ledger_prompts import Counted, Executions
 from symbiont_datad.ledger_questions import Questions
@@ -131,8 +131,10 @@ class Ledger(Questions):
             (version,) = db.execute("pragma user_version").fetchone()
             if version > _VERSION:
                 raise LedgerError(f"{self.path} was written by a newer version (schema {version})")
-            extra = "select count(*) from sqlite_master where name in ('executions', 'counted', 'cache_use')"
-            if version == _VERSION and db.execute(extra).fetchone() == (3,):
+            extra = (
+                "select count(*) from sqlite_master where name in ('executions', 'counted', 'cache_use', 'run_totals')"
+            )
+            if version == _VERSION and db.execute(extra).fetchone() == (4,):
                 return db
         except BaseException:
             db.close()
@@ -159,6 +161,7 @@ class Ledger(Questions):
                 db.execute(f"pragma user_version = {_VERSION}")
             for statement in ledger_prompts.SCHEMA.split(";\n"):
                 db.execute(statement)
+            ledger_totals.prepare(db)
             db.execute("commit")
         except BaseException:
             db.close()
@@ -251,6 +254,13 @@ class Ledger(Questions):
                     run,
                 ),
             )
+            ledger_totals.add_run(db, report)
+
+    @_again_when_full
+    def count_lost(self, report: JobReport) -> None:
+        """Count a run that died without a word among those that failed; its own row stays without an end."""
+        with self._transaction() as db:
+            ledger_totals.add_run(db, report)
 
     # Actions
 
@@ -259,6 +269,7 @@ class Ledger(Questions):
         """Write down actions that have happened."""
         with self._transaction() as db:
             _insert(db, [_values(action, at, run, "done") for action in actions])
+            ledger_totals.add_actions(db, actions, ruled=run is not None)
 
     @_again_when_full
     def plan(self, actions: Sequence[Action], at: float, run: int) -> range:
@@ -286,6 +297,7 @@ class Ledger(Questions):
                 "where run = ? and state = 'planned' and path = ? and id between ? and ?",
                 [(run, printable(path), first, last) for path in failed],
             )
+            ledger_totals.add_planned(db, run, first, last)
             db.execute(
                 "update actions set state = 'done' where run = ? and state = 'planned' and id between ? and ?",
                 (run, first, last),
@@ -303,6 +315,7 @@ class Ledger(Questions):
         """Write down the runs of another ledger, and their actions, as new ones."""
         runs = other._rows("select id, job, started_at, ended_at, outcome, actions, bytes, message, counts from runs")
         actions = other._rows("select run, at, kind, path, rule, reason, bytes, state from actions order by id")
+        totals = other.totals()
         with self._transaction() as db:
             numbers: dict[int | None, int | None] = {}
             for number, *run in runs:
@@ -312,6 +325,7 @@ class Ledger(Questions):
                     run,
                 ).lastrowid
             _insert(db, [(numbers.get(run), *rest) for run, *rest in actions])
+            ledger_totals.merge(db, totals)
 
     # Findings
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from symbiont_datad import ledger_events
+from symbiont_datad import ledger_events, ledger_totals
 from symbiont_datad.ledger_events import Filter, marks
 from symbiont_datad.ledger_prompts import Counted, Executions
 from symbiont_datad.ledger_schema import Row, Run, SnapshotRow, SpacePoint, UsagePoint
+from symbiont_datad.ledger_totals import Totals
 from symbiont_datad.report import CacheUse, Finding, Outcome, Severity
 
 
@@ -96,7 +97,18 @@ class Questions:
         """Kind, day (the number of days since the epoch, UTC) and how many actions since a time."""
         return [(kind, day, count) for kind, day, count in self._rows(ledger_events.DAYS_SINCE, (since,))]
 
+    # Totals
+
+    def totals(self) -> Totals:
+        """How much was done so far, however long ago."""
+        return ledger_totals.read(self._rows)
+
     # Findings
+
+    def count_findings(self) -> dict[tuple[str, str], int]:
+        """How many findings there are of each kind and severity."""
+        query = "select kind, severity, count(*) from findings group by kind, severity"
+        return {(kind, severity): count for kind, severity, count in self._rows(query)}
 
     def findings(self) -> list[tuple[Finding, float]]:
         """What is wrong now, each with the time when it was first seen; the oldest first."""

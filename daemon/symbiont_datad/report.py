@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+HEALING = ("context_restored", "context_converted", "context_quarantined")
+"""The kinds of actions that heal contexts."""
+
 
 class Severity(StrEnum):
     """How much a finding or an event matters to the person who reads it."""

@@ -18,15 +18,12 @@ from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.ledger_prompts import Executions
 from symbiont_datad.ledger_schema import Row, Run, SnapshotRow, SpacePoint, UsagePoint
 from symbiont_datad.live import LiveState, keeper, read_state
-from symbiont_datad.report import CacheUse, Finding
+from symbiont_datad.report import HEALING, CacheUse, Finding
 from symbiont_datad.retention.forecast import LOOKS_BACK_S, Forecast, forecast, trend
 
 _DAY_S = 86400.0
 _DAYS = 7
 _WEEK_S = 7 * _DAY_S
-
-HEALING = ("context_restored", "context_converted", "context_quarantined")
-"""The kinds of actions that heal contexts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,7 @@ def collect(root: str, daemon_dir: Path) -> Status:
 def _remembered(found: Status, ledger: Ledger, now: float) -> Status:
     """What the ledger tells as well."""
     usage, space = ledger.usage()
-    full, out_of_inodes = _forecasts(ledger, now)
+    full, out_of_inodes = forecasts(ledger, now)
     return replace(
         found,
         usage=tuple(usage),
@@ -115,7 +112,7 @@ def _trends(points: Sequence[UsagePoint], now: float) -> dict[str, float]:
     return {category: slope for category, slope in found.items() if slope is not None}
 
 
-def _forecasts(ledger: Ledger, now: float) -> tuple[Forecast | None, Forecast | None]:
+def forecasts(ledger: Ledger, now: float) -> tuple[Forecast | None, Forecast | None]:
     """When bytes and when inodes run out, by the ledger."""
     spaces = ledger.space_since(now - LOOKS_BACK_S)
     free = [(space.at, float(space.free_bytes)) for space in spaces]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from symbiont_datad.quantities import format_duration
-from symbiont_datad.report import Finding, Severity, printable
-from symbiont_datad.status import HEALING, Status
+from symbiont_datad.report import HEALING, Finding, Severity, printable
+from symbiont_datad.status import Status
 from symbiont_datad.status_words import endings
 
 _CHECK = "symbiont-datad check"

@@ -37,8 +37,7 @@ from symbiont_datad.jobs.state_files import StateFile, StateFiles, is_stranger
 from symbiont_datad.layout import Category
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import DAY, format_duration
-from symbiont_datad.report import Action, Finding, Severity, printable
-from symbiont_datad.status import HEALING
+from symbiont_datad.report import HEALING, Action, Finding, Severity, printable
 
 RULE = "state.heal"
 RESTORED, CONVERTED, QUARANTINED = HEALING

@@ -1,5 +1,6 @@
 """Rotation of the logs: archives what is due, compresses it, and removes archives that the settings don't keep."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -23,8 +24,9 @@ from symbiont_datad.retention.logs import Choice, Way
 
 
 def rotate(context: JobContext) -> JobReport:
-    """Rotate every log that is due. Counts: logs `rotated`; archives `stored` (compressed or sealed later than made),
-    `removed`, and `waiting` to be removed until a backup has them; logs `left_alone`, and what `failed`.
+    """Rotate every log that is due. Counts: logs `rotated`, and how many of them by each way (`rotated_collapse`,
+    `rotated_rename`, `rotated_truncate`); archives `stored` (compressed or sealed later than made), `removed`, and
+    `waiting` to be removed until a backup has them; logs `left_alone`, and what `failed`.
 
     What an earlier run was killed at comes first. Raises SettingsError without the key that archives are sealed with,
     and Stuck when what a kill has left can't be put right.
@@ -112,7 +114,7 @@ class _Run:
         ]
         tally.actions += [*map(_rotation, plan.tasks), *stored, *going.actions]
         tally.bytes = sum(task.bytes for task in plan.tasks)
-        counts = {"rotated": len(plan.tasks), "stored": len(stored)}
+        counts = {**Counter(map(_way, plan.tasks)), "rotated": len(plan.tasks), "stored": len(stored)}
         tally.counts |= {**counts, "removed": len(going.of), "waiting": going.waiting}
 
     # Rotating
@@ -147,6 +149,7 @@ class _Run:
             tally.actions.append(action)
             tally.bytes += action.bytes
             tally.counts["rotated"] += 1
+            tally.counts[_way(task)] += 1
             emit("log_rotated", job="rotate", path=task.path, reason=action.reason, bytes=action.bytes)
             failures = []
         tally.book.confirm(rows, [action] if made else [], failures)
@@ -178,6 +181,7 @@ class _Run:
             return False
         self._tally.did(Action("rotation_undone", task.path, task.log.rule.name, detail))
         self._tally.counts["rotated"] -= 1
+        self._tally.counts[_way(task)] -= 1
         self._tally.bytes -= task.bytes
         self._tally.leave(task.log, Choice(Way.NONE, detail, "the next run looks how it is written now"))
         return True
@@ -240,6 +244,11 @@ class _Run:
         ways = [f"compressed with {self._storage.compress}"] if self._storage.compress != "none" else []
         ways += ["sealed with the key"] if self._storage.recipient else []
         return " and ".join(ways)
+
+
+def _way(task: Task) -> str:
+    """The name of the count of logs that were rotated the way of this one."""
+    return f"rotated_{task.choice.way.name.lower()}"
 
 
 def _rotation(task: Task) -> Action:

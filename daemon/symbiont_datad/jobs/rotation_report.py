@@ -8,12 +8,14 @@ from symbiont_datad.jobs.log_files import Log
 from symbiont_datad.jobs.removal import Book
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity, printable
-from symbiont_datad.retention.logs import Choice
+from symbiont_datad.retention.logs import Choice, Way
 
 FINDINGS = 20
 """Logs that were left alone, and failures, each told of; those above are counted."""
 
 _LEFT_ALONE = "log_left_alone"
+_WAYS = tuple(f"rotated_{way.name.lower()}" for way in Way if way is not Way.NONE)
+_COUNTS = ("rotated", *_WAYS, "stored", "removed", "waiting", "left_alone", "failed")
 
 
 @dataclass(slots=True)
@@ -24,9 +26,7 @@ class Tally:
     book: Book
     actions: list[Action] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("rotated", "stored", "removed", "waiting", "left_alone", "failed"), 0)
-    )
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
     bytes: int = 0
     interrupted: bool = False
 

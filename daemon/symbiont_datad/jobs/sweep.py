@@ -44,7 +44,8 @@ def sweep(context: JobContext) -> JobReport:
 
     A file that changed within the last `settle_s` seconds, or is damaged while a process has it open, is left for the
     next sweep. Counts: `contexts`, `sessions` and `archives` there are, `checked` files read, `damaged` ones left,
-    `unsettled` ones, `healed` agents, `backups_kept`, `backups_removed`, `archives_compressed`, `saved` snapshots.
+    `unsettled` ones; of the contexts `contexts_damaged` and `contexts_unjudged`; `healed` agents, `backups_kept`,
+    `backups_removed`, `archives_compressed`, `saved` snapshots.
     """
     listing = list_state(context.layout, context.now)
     quiet = Quiet(context, listing.seen)
@@ -81,12 +82,15 @@ def _look(context: JobContext, listing: Listing) -> _Done:
             *surplus.findings,
             *packed.findings,
         ]
+    contexts = {file.path for file in files.contexts}
     counts = {
-        "contexts": len(files.contexts),
+        "contexts": len(contexts),
         "sessions": len(files.sessions),
         "archives": len(files.archives),
         "checked": judges.checked,
         "damaged": sum(verdicts[file.path].damaged for file in left),
+        "contexts_damaged": sum(verdicts[file.path].damaged for file in left if file.path in contexts),
+        "contexts_unjudged": len(contexts - verdicts.keys()),
         "unsettled": judges.unsettled,
         "healed": sum(action.kind != QUARANTINED for action in healed.actions),
         "backups_kept": sum(map(len, files.backups.values())) - len(surplus.actions),
