@@ -16,7 +16,7 @@ PACKAGE = Path(symbiont_datad.__file__).parent
 FLOORS = (
     {"cli"},
     {"supervisor"},
-    {"schedule"},
+    {"schedule", "observation"},
     {"jobs", "guard", "service"},
     {"migrate", "layout", "status", "context_store"},
     {"settings", "retention", "ledger", "live", "events"},
@@ -217,7 +217,7 @@ LIGHT = [
     ("jobs.child", {"pydantic", "pydantic_settings", "typer", "rich", "watchdog", "apscheduler", *_SNAPSHOTS}),
     ("jobs.rotate", {"pydantic", "apscheduler", *_SNAPSHOTS}),
     ("jobs.sweep", {"pydantic", "apscheduler", *_SNAPSHOTS} - {"msgspec"}),
-    ("supervisor", {"rich", "typer", *_SNAPSHOTS}),
+    ("supervisor", {"rich", "typer", "prometheus_client", *_SNAPSHOTS}),
 ]
 """Modules that begin a process which stays in memory, and what must not come with them."""
 

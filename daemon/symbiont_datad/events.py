@@ -41,6 +41,7 @@ EVENTS: Mapping[str, Event] = {
     "http_failed": Event(
         _E, "The server of probes can't listen at its address; it is tried again, and the tree is kept."
     ),
+    "metrics_failed": Event(_E, "The metrics could not be gathered, or their file not be written; it is tried again."),
     "tree_created": Event(_I, "The root directory was made; it was not there."),
     "tree_held": Event(_E, "The root's file system is not mounted (or its path can't be trusted); nothing is touched."),
     "tree_released": Event(_I, "The tree is kept again."),
@@ -115,6 +116,7 @@ EVENTS: Mapping[str, Event] = {
 ADVICE: Mapping[str, str] = {
     "settings_refused": "`symbiont-datad config check` names every problem; reload again when there is none left.",
     "http_failed": "Free the address, or set another one as http.listen.",
+    "metrics_failed": "Let the daemon's user write to the directory of metrics.textfile.",
     "tree_held": "Mount the file system, or put the path right: the daemon goes on by itself within ten seconds.",
     "directory_recreated": "What was in it is in the snapshots: `symbiont-datad snapshots`, `symbiont-datad restore`. "
     "Find out who removes it.",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -61,6 +62,15 @@ class Timetable:
             return min((at for at in found if at is not None), default=now + _NEVER)
         return now + timedelta(seconds=self.every_s or 0.0)
 
+    def longest_gap_s(self, now: datetime) -> float:
+        """The longest time that passes between two of the next runs, in seconds; jitter not counted."""
+        if self.every_s is not None:
+            return self.every_s
+        times = [self.next_run(now)]
+        for _ in range(_GAPS):
+            times.append(self.next_run(times[-1]))
+        return max((after - before).total_seconds() for before, after in pairwise(times))
+
     def due(self, last_success: float | None, now: datetime) -> datetime:
         """When the job should run next, given when it last did well (seconds since the epoch).
 
@@ -72,6 +82,7 @@ class Timetable:
         return max(now, self.next_run(last)) if last <= now else self.next_run(now)
 
 
+_GAPS = 10  # a week of working days has its longest gap among them
 _TICK = timedelta(microseconds=1)
 _NEVER = timedelta(days=36500)
 _MONTHS = ("", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -196,6 +207,7 @@ class Schedule:
         self._clock = clock
         self._in_turn = in_turn
         self._tables: dict[str, Timetable] = {}
+        self._gaps: dict[Timetable, float] = {}
         self._scheduler: Any = None
         self._soon: dict[str, _Soon] = {}
         self._soon_lock = threading.Lock()
@@ -327,6 +339,13 @@ class Schedule:
             for job in self._scheduler.get_jobs()
             if job.id in self._tables and job.next_run_time is not None
         }
+
+    def gaps_s(self) -> dict[str, float]:
+        """The longest time between two runs of each job, in seconds."""
+        for table in self._tables.values():
+            if table not in self._gaps:
+                self._gaps[table] = table.longest_gap_s(self._now())
+        return {name: self._gaps[table] for name, table in self._tables.items()}
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

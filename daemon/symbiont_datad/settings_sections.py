@@ -289,12 +289,19 @@ class Http(Section):
 
 
 class Metrics(Section):
-    """Metrics without a server."""
+    """Metrics for Prometheus: at `/metrics` of `[http]`; or, without a server, in a file for node_exporter."""
 
     textfile: AbsolutePath | None = Field(
-        None, description="File for node_exporter's textfile collector.",
-        examples=["/var/lib/node_exporter/textfile/symbiont-datad.prom"],
+        None, description="File for node_exporter's textfile collector; its directory must be there.",
+        examples=["/var/lib/prometheus/node-exporter/symbiont-datad.prom"],
     )  # fmt: skip
+    textfile_interval: Interval = Field(30.0, description="Time between two writes of that file.", examples=["1m"])
+    tree: Text | None = Field(
+        None,
+        description="Value of a label `tree` that every metric gets; needed where several daemons write files for one "
+        "node_exporter. Unset: no such label.",
+        examples=["ada"],
+    )
 
 
 class Schedules(Section):

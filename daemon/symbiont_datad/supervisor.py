@@ -6,7 +6,6 @@ shutdown   STOPPING=1 → no more jobs → end those that run → guard → ledg
 """
 
 import os
-import queue
 import select
 import signal
 import threading
@@ -24,7 +23,7 @@ from symbiont_datad.errors import ExitCode, Locked, SettingsError, TreeHeld
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.limit import memory_limit
 from symbiont_datad.fsops.lock import DirectoryLock, hold
-from symbiont_datad.guard.guard import Guard, GuardSettings, Report
+from symbiont_datad.guard.guard import Guard, GuardSettings
 from symbiont_datad.guard.space import SpaceWatch, Watched
 from symbiont_datad.jobs.audit import audit_log
 from symbiont_datad.jobs.context import Progress, job_settings, require_mount
@@ -32,10 +31,13 @@ from symbiont_datad.jobs.runner import Child
 from symbiont_datad.jobs.secrets import check_secrets
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.live import LiveState, write_state
+from symbiont_datad.observation import Observation, recorder
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Health, JobReport, Outcome
 from symbiont_datad.schedule import Schedule, timetables
 from symbiont_datad.service.endpoint import Endpoint, listening
+from symbiont_datad.service.figures import Facts, Scheduling
+from symbiont_datad.service.meter import Meter, Textfile
 from symbiont_datad.service.notify import Notifier, watchdog_interval
 from symbiont_datad.service.pages import Pages
 from symbiont_datad.service.priority import short_slices
@@ -76,6 +78,8 @@ class Supervisor:
         self._stopping = False
         self._reload = False
         self._notifier = Notifier()
+        self._observation = Observation()
+        self._meter = Meter(self._facts)
         self._endpoint = Endpoint(self._routes())
         self._children: dict[str, Child] = {}
         self._starting = threading.Lock()
@@ -112,7 +116,7 @@ class Supervisor:
         self._ledger = Ledger(None)
         stack.callback(self._close_ledger)
         self._open_ledger()
-        self._recorder = stack.enter_context(_recorder(lambda: self._ledger))
+        self._recorder = stack.enter_context(recorder(lambda: self._ledger, self._observation.count))
         events.send_security_events_to(audit_log(lambda: self._jobs.layout))
         stack.callback(events.send_security_events_to, None)
         self._root_lock = DirectoryLock(root, f"{root} is kept by another daemon")
@@ -132,6 +136,7 @@ class Supervisor:
         self._space = SpaceWatch(self._watched(), self._recorder, self._make_room)
         stack.callback(self._space.stop)
         stack.callback(self._end_jobs)
+        stack.callback(self._meter.close)
         stack.callback(self._endpoint.close)
         for job in self._schedule.start(timetables(self._settings), self._last_successes()):
             emit("job_caught_up", job=job)
@@ -142,6 +147,7 @@ class Supervisor:
             ready_after_s=round(time.monotonic() - begun, 3),
         )
         self._endpoint.follow(self._listening)
+        self._meter.follow(*_metering(self._settings))
         self._notifier.ready(self._summary())
         self._write_state()
         self._space.start()
@@ -193,6 +199,7 @@ class Supervisor:
                 self._read_settings_again()
             with short_slices():
                 if self._guard.revive():
+                    self._observation.count("watcher_restarted")
                     emit("watcher_restarted", reason="the guard's thread had died")
             self._space.start()
             jump = self._schedule.check_clock()
@@ -207,6 +214,7 @@ class Supervisor:
             self._notifier.status(self._summary())
             self._open_ledger()
             self._endpoint.follow(self._listening)
+            self._meter.follow(*_metering(self._settings))
             late = time.monotonic() - self._left.beat > _STATE_EVERY_S
             if late or (health.alive, health.ready) != (self._left.alive, self._left.ready):
                 self._write_state()
@@ -236,6 +244,7 @@ class Supervisor:
             self._schedule.reload(timetables(settings), self._last_successes())
             self._space.reload(self._watched())
             self._endpoint.follow(wanted)
+            self._meter.follow(*_metering(settings))
             emit("settings_reloaded")
         self._notifier.ready(self._summary())
 
@@ -304,6 +313,8 @@ class Supervisor:
             return JobReport(name, Outcome.FAILED, time.time(), 0.0, message=str(error))
         if report.lost and not self._is_stopping():  # nobody else has said so
             emit("job_failed", job=name, reason=report.message)
+            with suppress(LedgerError):
+                self._ledger.count_lost(report)
         return report
 
     def _watched(self) -> Watched:
@@ -342,20 +353,39 @@ class Supervisor:
         warnings += self._guard.warnings()
         warnings += self._space.warnings()
         warnings += [f"nothing is recorded: {self._no_ledger}"] if self._no_ledger else []
-        warnings += [self._endpoint.problem] if self._endpoint.problem else []
+        warnings += [part.problem for part in (self._endpoint, self._meter) if part.problem]
         warnings += [f"the new settings were refused: {self._refused}"] if self._refused else []
         warnings += [f"{job} failed: {reason}" for job, reason in sorted(self._failing.copy().items())]
         return Health(all(parts.values()), self._guard.keeping(), tuple(warnings))
 
     def _routes(self) -> Routes:
-        """What is answered over HTTP; the metrics' place is here too."""
+        """What is answered over HTTP."""
 
         def answer(probe: Probe) -> Answer:
             why = trouble(probe, self._left, os.getpid(), time.monotonic())
             return Answer(503 if why else 200, f"{why or 'ok'}\n".encode())
 
         pages = Pages(lambda: self._jobs.layout.root, lambda: self._jobs.daemon_dir)
-        return {"/": Asked(pages.answer), **{f"/{probe}z": partial(answer, probe) for probe in Probe}}
+        return {
+            "/": Asked(pages.answer),
+            **{f"/{probe}z": partial(answer, probe) for probe in Probe},
+            "/metrics": self._meter.answer,
+        }
+
+    def _facts(self) -> Facts:
+        """Called by the meter, in its own thread."""
+        schedule = self._schedule
+        return self._observation.facts(
+            self._health(),
+            self._guard.standing(),
+            Scheduling(schedule.gaps_s(), schedule.next_runs(), frozenset(self._children.copy())),
+            self._space.spaces(),
+            self._ledger if self._ledger.on_disk else None,
+            started_at=self._started_at,
+            refused=bool(self._refused),
+            rules=tuple(self._settings.retention.named),
+            now=time.time(),
+        )
 
     def _summary(self) -> str:
         health = self._health()
@@ -437,36 +467,11 @@ class Supervisor:
             os.close(written)
 
 
-@contextmanager
-def _recorder(ledger: Callable[[], Ledger]) -> "Iterator[Callable[[Report], None]]":
-    """A thread that logs and records what the guard reports: a slow log or a busy ledger must not hold up a repair."""
-    reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
-    failing = ""
-
-    def record(report: Report) -> None:
-        nonlocal failing
-        emit(report.event, **report.fields)
-        if report.action is None:
-            return
-        try:
-            ledger().record([report.action], time.time())
-            failing = ""
-        except LedgerError as error:
-            if str(error) != failing:
-                failing = str(error)
-                emit("ledger_failed", reason=failing)
-
-    def loop() -> None:
-        while (report := reports.get()) is not None:
-            record(report)
-
-    thread = threading.Thread(target=loop, name="recorder", daemon=True)
-    thread.start()
-    try:
-        yield reports.put
-    finally:
-        reports.put(None)
-        thread.join(2.0)
+def _metering(settings: "Settings") -> tuple[Textfile | None, str | None]:
+    """What the settings ask of the meter."""
+    metrics = settings.metrics
+    textfile = Textfile(metrics.textfile, metrics.textfile_interval) if metrics.textfile is not None else None
+    return textfile, metrics.tree
 
 
 def _guard_settings(settings: "Settings") -> GuardSettings:

@@ -5,18 +5,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import pytest
 
 from symbiont_datad.service import http
 from symbiont_datad.service.http import Server
-from symbiont_datad.service.request import LARGEST_HEAD, Access, Answer
+from symbiont_datad.service.request import LARGEST_HEAD, Access, Answer, Asked
 from tests.process.running import until
 from tests.service.test_request import get
 
 LARGE = bytes(8 << 20)
 ACCESS = Access(None, frozenset({"localhost"}))
-ROUTES: dict[str, Callable[[], Answer]] = {
+ROUTES: dict[str, Callable[[], Answer | Future[Answer]] | Asked] = {
     "/livez": lambda: Answer(200, b"ok\n"),
     "/large": lambda: Answer(200, LARGE),
 }
@@ -160,6 +161,31 @@ def test_a_route_that_raises_ends_nothing(server: Server) -> None:
         assert rest(call(server, get("/broken"))).startswith(b"HTTP/1.1 500 ")
     finally:
         del ROUTES["/broken"]
+    assert fine(server)
+
+
+def test_an_answer_that_is_not_there_yet_is_waited_for(server: Server) -> None:
+    """Whoever asks for it gets it when it is there, and nobody else waits for that."""
+    coming: Future[Answer] = Future()
+    ROUTES["/slow"] = lambda: coming
+    try:
+        waiting = [call(server, get("/slow")) for _ in range(5)]
+        assert fine(server)
+        waiting.pop().close()
+        assert fine(server)
+        coming.set_result(Answer(200, b"at last\n"))
+        assert [True] * 4 == [rest(caller).endswith(b"\r\n\r\nat last\n") for caller in waiting]
+    finally:
+        del ROUTES["/slow"]
+    until(lambda: not server._connections, 20.0)
+
+
+def test_an_answer_that_never_comes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for it hears so when its time is up."""
+    never: Future[Answer] = Future()
+    monkeypatch.setattr(http, "_PATIENCE_S", 0.2)
+    monkeypatch.setitem(ROUTES, "/never", lambda: never)
+    assert rest(call(server, get("/never"))).startswith(b"HTTP/1.1 503 ")
     assert fine(server)
 
 

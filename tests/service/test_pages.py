@@ -118,6 +118,7 @@ def test_who_hangs_up_or_closes_while_a_page_is_made(maker: Maker) -> None:
     maker.may.clear()
     call(server, get("/?gone")).close()
     waiting = call(server, get("/?left"))
+    until(lambda: 2 == sum(one.later is not None for one in list(server._connections.values())), 20.0)
     until(lambda: maker.asked == ["gone"], 20.0)
     server.close()
     maker.may.set()

@@ -1,5 +1,6 @@
 """Files for containers, judged by their own validators: Kubernetes' schemas, the compose specification, hadolint."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,23 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(text.replace("fsGroupChangePolicy", "fsGroupChangesPolicy"))
     assert 0 != validated("kubernetes-validate", "--strict", wrong).returncode
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS[:3])
+def test_the_monitor_finds_the_port_and_the_token(manifest: str) -> None:
+    """Its labels, the port's name and the secret's key are those that each manifest has (the port as a comment)."""
+    directory = ROOT / "deploy/kubernetes"
+    monitor, text = (directory / "podmonitor.yaml").read_text(), (directory / manifest).read_text()
+    (port,), (key,) = re.findall(r"port: (\w+)", monitor), re.findall(r"key: (symbiont\w+)", monitor)
+    assert f"- name: {port}\n" in text
+    assert "containerPort: 8125" in text
+    assert key in text
+    (secret,) = set(re.findall(r"secretName: (\S+)", text))
+    assert f"name: {secret}\n          key: {key}" in monitor
+    (label,) = set(re.findall(r"app.kubernetes.io/name: (\S+)", text))
+    (values,) = re.findall(r"values: \[(.*)\]", monitor)
+    assert label in values.split(", ")
+    assert "port: 8125" in (directory / "networkpolicy.yaml").read_text()
 
 
 def test_the_compose_file_is_one() -> None:

@@ -20,11 +20,12 @@ ITEM = "item"
 """What a thing is called in its cell of the quarantine."""
 
 
-def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None:
+def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
     """Replace the file `name` in a pinned directory by `data`, whole or not at all.
 
     Temporary file in the same directory, write, fsync, rename, fsync of the directory. Raises OSError, and then the old
-    file is untouched and the temporary one gone.
+    file is untouched and the temporary one gone. Without `durable` nothing is synced: for what is written anew all the
+    time, and worth nothing after a crash.
 
     The temporary file is always a new one: what has its name (left by a crash, or planted: a hard link to somebody
     else's file, a FIFO that would block) is unlinked, never opened.
@@ -39,7 +40,8 @@ def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
@@ -47,7 +49,8 @@ def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None
         with suppress(OSError):
             os.unlink(temporary, dir_fd=dir_fd)
         raise
-    sync_directory(dir_fd)
+    if durable:
+        sync_directory(dir_fd)
 
 
 def append_line(dir_fd: int, name: str, line: bytes) -> None:

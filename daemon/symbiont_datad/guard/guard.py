@@ -40,6 +40,22 @@ class Report:
     action: Action | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the guard stands, in figures.
+
+    `watching` is None where no events are asked for. `unrepaired` drifts can't be put right now; of `backed_off` paths
+    something keeps undoing the repair. `reconciles`: comparisons of everything so far, the last one at `reconciled_at`
+    (seconds since the epoch; 0.0: none yet).
+    """
+
+    watching: bool | None
+    unrepaired: int
+    backed_off: int
+    reconciles: int
+    reconciled_at: float
+
+
 Tell = Callable[[Report], None]
 
 
@@ -75,6 +91,8 @@ class Guard:
         self._backed_off: frozenset[str] = frozenset()
         self._unwatchable: dict[str, str] = {}
         self._rooted = False
+        self._reconciles = 0
+        self._reconciled_at = 0.0
         self.beat = time.monotonic()
 
     # The life of the guard
@@ -142,6 +160,13 @@ class Guard:
         """Whether the tree is not to be touched."""
         return bool(self._held_for)
 
+    def standing(self) -> Standing:
+        """How it stands now."""
+        watcher = self._watcher
+        watching = None if self._settings.watch == "off" else watcher is not None and watcher.alive()
+        unrepaired, backed_off = len(self._complaints), len(self._backed_off)
+        return Standing(watching, unrepaired, backed_off, self._reconciles, self._reconciled_at)
+
     def warnings(self) -> list[str]:
         """What a person should know, in sentences."""
         found = [f"the tree is held: {self._held_for}"] if self._held_for else []
@@ -207,6 +232,9 @@ class Guard:
         scope = {**dict.fromkeys(self._backoff.due(now), False), **scope}
         if scope:
             self._keep(scope, rewatch=scope.get("", False))
+        if scope == EVERYTHING and not self._held_for:
+            self._reconciles += 1
+            self._reconciled_at = time.time()
         for path in self._backoff.calmed(now):
             self._backed_off -= {path}
             self._tell(Report("repair_resumed", {"path": path}))

@@ -91,6 +91,16 @@ class SpaceWatch:
         """The disks that are nearly full, in sentences."""
         return [disk.warning for disk in list(self._disks.values()) if disk.warning]
 
+    def spaces(self) -> dict[str, tuple[Space, bool]]:
+        """What each disk had at the last look, and whether that is too little: `tree`, and `repository` where it has a
+        disk of its own."""
+        names = {"relieve": "tree", "prune": "repository"}
+        return {
+            names[disk.job]: (disk.space, disk.is_pressed)
+            for disk in list(self._disks.values())
+            if disk.space is not None
+        }
+
     def _loop(self) -> None:
         while not self._stopping.wait(self.look()):
             pass

@@ -6,7 +6,7 @@ GET and HEAD of exact paths; nothing that is sent can change anything. RFC 9110 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -40,7 +40,7 @@ class Asked:
     ask: "Callable[[str], Answer | Future[Answer]]"
 
 
-Routes = Mapping[str, Callable[[], Answer] | Asked]
+Routes: TypeAlias = "Mapping[str, Callable[[], Answer | Future[Answer]] | Asked]"
 """What each path answers, by its exact name (`/livez`)."""
 
 

@@ -105,7 +105,9 @@ def _writable(kind: Kind, who: Account, settings: Settings) -> Iterator[str]:
     opened = STATE if kind is Kind.SYSTEM else f"/home/{who.name}/.symbiont"
     made = STATE if kind is Kind.SYSTEM else f"{who.home}/.symbiont"
     repository = settings.repository_path()
-    for path in (settings.root_data_dir.parent, settings.daemon_dir, *([repository] if repository else [])):
+    textfile = settings.metrics.textfile
+    own = (settings.root_data_dir.parent, settings.daemon_dir, *([repository] if repository else []))
+    for path in (*own, *([textfile.parent] if textfile is not None else [])):
         if _is_in(str(path), opened):
             continue
         yield made if _is_in(str(path), made) else str(path)
