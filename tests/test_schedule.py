@@ -470,3 +470,13 @@ def test_a_run_is_put_off_but_not_for_ever() -> None:
         soon = put_off(soon, now, 2.0)
     assert 120.0 == soon.due
     assert soon is put_off(soon, 130.0, 2.0)
+
+
+def test_the_longest_time_between_two_runs(schedule: Schedule, clock: Clock) -> None:
+    """Of an interval it is that; of working days it is the weekend, even where the clock is set forward or back."""
+    weekdays, monthly = Timetable("b", cron="0 3 * * mon-fri"), Timetable("c", cron="0 3 1 * *")
+    assert 300.0 == Timetable("a", 300.0, jitter_s=60.0).longest_gap_s(NOON)
+    assert abs(weekdays.longest_gap_s(NOON) - 3 * DAY) <= HOUR
+    assert abs(monthly.longest_gap_s(NOON) - 31 * DAY) <= HOUR
+    schedule.start([weekdays, Timetable("a", DAY)], {"a": clock(), "b": clock()})
+    assert {"a": DAY, "b": weekdays.longest_gap_s(NOON)} == schedule.gaps_s()

@@ -181,6 +181,8 @@ def test_a_fight_is_not_fought(tmp_path: Path) -> None:
         assert 5 <= undone <= 8
         assert ["logs/audit"] == running.said("repair_backed_off")
         assert ["logs/audit is repaired less often: something keeps undoing it"] == running.guard.warnings()
+        standing = running.guard.standing()
+        assert (True, 1, 0) == (standing.watching, standing.backed_off, standing.unrepaired)
         (tmp_path / "data/logs/system").rmdir()  # others are repaired at once
         assert eventually(lambda: well(tmp_path / "data/logs/system"), 1)
         assert eventually(lambda: well(target), 10)
@@ -213,6 +215,10 @@ def test_settings_are_taken_between_turns(tmp_path: Path) -> None:
         (tmp_path / "data/extra").rmdir()
         assert eventually(lambda: well(tmp_path / "data/extra"))
         assert "watch" not in {thread.name for thread in threading.enumerate()}
+        before = running.guard.standing()
+        assert before.watching is None
+        assert eventually(lambda: running.guard.standing().reconciles > before.reconciles + 2)
+        assert running.guard.standing().reconciled_at > before.reconciled_at
         running.guard.reload(other, SETTINGS)
         assert eventually(lambda: "watch" in {thread.name for thread in threading.enumerate()})
 
@@ -241,6 +247,7 @@ def test_a_dead_watcher_is_replaced(tmp_path: Path) -> None:
         watcher.stop()
         assert eventually(lambda: not watcher.alive())
         assert ["the watcher is down: repairs wait for the next reconcile"] == running.guard.warnings()
+        assert running.guard.standing().watching is False
         (tmp_path / "data/logs/audit").rmdir()
         running.guard._hints.wake()
         assert eventually(lambda: well(tmp_path / "data/logs/audit"))

@@ -151,6 +151,9 @@ def test_a_repository_on_its_own_disk_has_its_own_pressure(scene: Callable[..., 
     one.look()
     assert (["prune"], ["pressure_began", "pressure_unrelieved"]) == (one.ran, one.events)
     assert "keep fewer snapshots" in str(one.told[1].fields["reason"])
+    found = one.watch.spaces()
+    assert {"tree": False, "repository": True} == {name: pressed for name, (_, pressed) in found.items()}
+    assert found["repository"][0].total_bytes < found["tree"][0].total_bytes
 
 
 def test_what_cant_be_asked_is_left_alone(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class Guard:
         scope = {**dict.fromkeys(self._backoff.due(now), False), **scope}
         if scope:
             self._keep(scope, rewatch=scope.get("", False))
-        if scope == EVERYTHING and not self._held_for:
+        if scope.get("") and not self._held_for:  # others may be due besides
             self._reconciles += 1
             self._reconciled_at = time.time()
         for path in self._backoff.calmed(now):
