@@ -280,6 +280,8 @@ def test_an_own_file_that_cannot_be_read_is_refused(sources: Sources) -> None:
         ("owner = 4294967295", "owner = 4294967295 (from FILE): must be the name of a user, or a number from 0"),
         ("http.listen = '0.0.0.0:80'", 'http.listen = "0.0.0.0:80" (from FILE): must be a loopback address'),
         ("http.listen = '127.0.0.1'", 'http.listen = "127.0.0.1" (from FILE): must be host:port'),
+        ("metrics.textfile = '/run/x.txt'", 'metrics.textfile = "/run/x.txt" (from FILE): must end with ".prom"'),
+        ("metrics.textfile = '~/.symbiont/data/x.prom'", 'metrics.textfile = "~/.symbiont/data/x.prom" (from FILE)'),
         ("guard.watch = 'often'", "guard.watch = \"often\" (from FILE): must be one of 'auto', 'polling' or 'off'"),
         ("guard.require_mount = 'mnt'", 'guard.require_mount = "mnt" (from FILE): must be true, false, or'),
         ("guard = 5", "guard (from FILE): must be a table"),

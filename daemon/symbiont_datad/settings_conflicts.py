@@ -115,6 +115,9 @@ def _neighbours(settings: Settings) -> Iterator[Conflict]:
     if overlap(settings.daemon_dir, root):
         yield Conflict((("daemon_dir",), ("root_data_dir",)), f"must be outside the root ({root}) and not hold it")
     yield from _secrets(settings, root, repository)
+    textfile = settings.metrics.textfile
+    if textfile is not None and overlap(textfile, root):
+        yield Conflict((("metrics", "textfile"), ("root_data_dir",)), f"must be outside the root ({root})")
     if repository is None:
         return
     if overlap(repository, root):

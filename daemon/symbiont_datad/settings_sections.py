@@ -71,6 +71,13 @@ def _read_listen(value: object) -> str:
     return text
 
 
+def _read_textfile(value: object, info: ValidationInfo) -> Path:
+    path = read_absolute(value, info)
+    if path.suffix != ".prom":
+        raise ValueError('must end with ".prom": node_exporter reads no other files')
+    return path
+
+
 def _read_level(value: object) -> int:
     level = read_count(value)
     if not 1 <= level <= _HIGHEST_LEVEL:
@@ -83,6 +90,7 @@ Mount = Annotated[bool | Path, PlainValidator(_read_mount), WithJsonSchema({"typ
 Repository = Annotated[str, BeforeValidator(_read_repository),
                        Unit("plain", "an absolute path, `s3://bucket/prefix`, `gs://…` or `az://…`")]  # fmt: skip
 Listen = Annotated[str, BeforeValidator(_read_listen), Unit("plain", "`host:port`")]
+Textfile = Annotated[Path, BeforeValidator(_read_textfile), Unit("plain", "an absolute path that ends with `.prom`")]
 Level = Annotated[int, PlainValidator(_read_level), WithJsonSchema({"type": ["integer", "string"]}),
                   Unit("plain", "a whole number from 1 to 19")]  # fmt: skip
 Paths = Annotated[tuple[AbsolutePath, ...], Unit("plain", "a list of absolute paths")]
@@ -291,7 +299,7 @@ class Http(Section):
 class Metrics(Section):
     """Metrics for Prometheus: at `/metrics` of `[http]`; or, without a server, in a file for node_exporter."""
 
-    textfile: AbsolutePath | None = Field(
+    textfile: Textfile | None = Field(
         None, description="File for node_exporter's textfile collector; its directory must be there.",
         examples=["/var/lib/prometheus/node-exporter/symbiont-datad.prom"],
     )  # fmt: skip
