@@ -194,35 +194,52 @@ def timetables(settings: "Settings") -> tuple[Timetable, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """What drives a schedule: the wall clock (seconds since the epoch), a clock that nobody sets, and of APScheduler
+    the loop that waits, and what makes a pool of so many threads.
+
+    `beat_s`: the time between two signs of life.
+    """
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    scheduler: Callable[..., Any] = BackgroundScheduler
+    threads: Callable[[int], Any] = ThreadPoolExecutor
+    beat_s: float = _BEAT_S
+
+
+_REAL = Drive()
+
+
 class Schedule:
     """Runs jobs by their timetables: `run(name)` is called in a thread and returns when the job has ended.
 
-    `clock` tells the wall clock's time, in seconds since the epoch. `in_turn`: one job at a time, for little memory.
+    `in_turn`: one job at a time, for little memory.
     """
 
-    def __init__(
-        self, run: Callable[[str], None], clock: Callable[[], float] = time.time, *, in_turn: bool = False
-    ) -> None:
+    def __init__(self, run: Callable[[str], None], drive: Drive = _REAL, *, in_turn: bool = False) -> None:
         self._run = run
-        self._clock = clock
+        self._drive = drive
         self._in_turn = in_turn
         self._tables: dict[str, Timetable] = {}
         self._gaps: dict[Timetable, float] = {}
         self._scheduler: Any = None
         self._soon: dict[str, _Soon] = {}
         self._soon_lock = threading.Lock()
-        self._clocks = self._clock(), time.monotonic()
-        self.beat = time.monotonic()
+        self._clocks = drive.wall(), drive.monotonic()
+        self.beat = drive.monotonic()
 
     def start(self, tables: Iterable[Timetable], last_successes: Mapping[str, float]) -> list[str]:
         """Begin; hand back the jobs whose run was missed and is caught up now."""
         self._tables = {table.job: table for table in tables}
-        self._scheduler = BackgroundScheduler(
+        threads = self._drive.threads
+        self._scheduler = self._drive.scheduler(
             executors={
-                "default": ThreadPoolExecutor(1 if self._in_turn else _AT_ONCE),
-                "heavy": ThreadPoolExecutor(1),
-                "soon": ThreadPoolExecutor(1),
-                "beat": ThreadPoolExecutor(1),
+                "default": threads(1 if self._in_turn else _AT_ONCE),
+                "heavy": threads(1),
+                "soon": threads(1),
+                "beat": threads(1),
             },
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
             timezone=UTC,
@@ -235,10 +252,10 @@ class Schedule:
             if last is not None and due == now:
                 late.append(table.job)
             self._add(table, due)
-        beat = _Trigger(Timetable("beat", every_s=_BEAT_S))
+        beat = _Trigger(Timetable("beat", every_s=self._drive.beat_s))
         self._scheduler.add_job(self._beat, beat, id=_BEAT, executor="beat", next_run_time=now)
-        self._clocks = self._clock(), time.monotonic()
-        self.beat = time.monotonic()
+        self._clocks = self._drive.wall(), self._drive.monotonic()
+        self.beat = self._drive.monotonic()
         self._scheduler.start()
         return late
 
@@ -270,7 +287,7 @@ class Schedule:
         with self._soon_lock:
             if self._scheduler is None or not self._scheduler.running:
                 return
-            now = time.monotonic()
+            now = self._drive.monotonic()
             known = self._soon.get(job)
             soon = put_off(known, now, after_s)
             if soon == known:
@@ -309,12 +326,12 @@ class Schedule:
 
     def alive(self) -> bool:
         """Whether jobs really get started: a small job of its own runs every ten seconds through the same machinery."""
-        return time.monotonic() - self.beat < 6 * _BEAT_S
+        return self._drive.monotonic() - self.beat < 6 * self._drive.beat_s
 
     def check_clock(self) -> float:
         """Set the schedule right after sleep or a change of the clock; hand back by how many seconds the wall clock
         jumped (0.0 if it didn't, negative if it went back)."""
-        wall, monotonic = self._clock(), time.monotonic()
+        wall, monotonic = self._drive.wall(), self._drive.monotonic()
         jump = (wall - self._clocks[0]) - (monotonic - self._clocks[1])
         self._clocks = wall, monotonic
         if abs(jump) < _JUMP_S:
@@ -348,10 +365,10 @@ class Schedule:
         return {name: self._gaps[table] for name, table in self._tables.items()}
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+        return datetime.fromtimestamp(self._drive.wall(), UTC)
 
     def _beat(self) -> None:
-        self.beat = time.monotonic()
+        self.beat = self._drive.monotonic()
 
 
 _BEAT = "beat"

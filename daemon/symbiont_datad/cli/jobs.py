@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
@@ -87,7 +88,7 @@ def _kept(settings: "JobSettings", as_json: bool) -> show.Json:
     repository = opened(settings.repository)
     with told():
         snapshots, _ = readable_snapshots(repository)
-    kept = [one for tag in KINDS for one in decided(settings.snapshots, snapshots, tag).keep]
+    kept = [one for tag in KINDS for one in decided(settings.snapshots, snapshots, tag, time.time()).keep]
     if not as_json:
         rows = [
             (one.id[:8], show.short_time(one.snapshot.at.timestamp()), printable(",".join(one.snapshot.tags)),

@@ -22,20 +22,21 @@ from symbiont_datad.restic.forget import Decision, Kept, Policy, decide, grouped
 from symbiont_datad.restic.repository import Repository
 
 
-def decided(settings: SnapshotSettings, snapshots: Sequence[Named], tag: str) -> Decision:
-    """Which snapshots of this host with the tag of a kind the settings keep, and why; and which they don't.
+def decided(settings: SnapshotSettings, snapshots: Sequence[Named], tag: str, now: float) -> Decision:
+    """Which snapshots of this host with the tag of a kind the settings keep, and why; and which they don't. `now` in
+    seconds since the epoch.
 
     The newest complete one of each group stays in any case: those after it may lack something that only it has. But
     what a collection was before an optimisation goes by its age alone.
     """
     if tag == OPTIMIZE:
-        return _by_age(selected(snapshots, host=identity().hostname, tags=[tag]), settings.optimizations_s)
+        return _by_age(selected(snapshots, host=identity().hostname, tags=[tag]), settings.optimizations_s, now)
     policies = {BACKUP: settings.backups, AUTOSAVE: settings.autosaves, TEMPLATES: settings.templates}
     policy = Policy(**asdict(policies[tag]))
     keep: list[Kept] = []
     remove: list[Named] = []
     for group in grouped(selected(snapshots, host=identity().hostname, tags=[tag])).values():
-        decision = decide(group, policy, time.time())
+        decision = decide(group, policy, now)
         going = list(decision.remove)
         keep += decision.keep
         if all(INCOMPLETE in kept.snapshot.tags for kept in decision.keep):
@@ -46,8 +47,8 @@ def decided(settings: SnapshotSettings, snapshots: Sequence[Named], tag: str) ->
     return Decision(tuple(keep), tuple(remove))
 
 
-def _by_age(snapshots: Sequence[Named], age_s: float) -> Decision:
-    oldest = time.time() - age_s
+def _by_age(snapshots: Sequence[Named], age_s: float, now: float) -> Decision:
+    oldest = now - age_s
     reason = f"younger than {spell_duration(age_s)}"
     keep = [Kept(*one, (reason,)) for one in snapshots if one[1].at.timestamp() >= oldest]
     return Decision(tuple(keep), tuple(one for one in snapshots if one[1].at.timestamp() < oldest))
@@ -63,7 +64,7 @@ _RULES = {
 
 def surplus(context: JobContext, snapshots: Sequence[Named], tag: str) -> list[Named]:
     """The snapshots of this host with the tag that the settings do not keep."""
-    return list(decided(context.settings.snapshots, snapshots, tag).remove)
+    return list(decided(context.settings.snapshots, snapshots, tag, time.time()).remove)
 
 
 def forget(
