@@ -104,6 +104,14 @@ def test_runs_tell_the_last_success_and_the_last_run(path: Path) -> None:
     assert last["clean"].outcome is None
 
 
+def test_the_last_success_is_the_last_one_made_not_the_one_with_the_latest_time(path: Path) -> None:
+    """A run of a time when the clock was years ahead is not the last one any more when another has done well."""
+    with Ledger(path) as ledger:
+        for at in (1.0, 9e9, 2.0):
+            ledger.finish_run(ledger.begin_run("backup", at), JobReport("backup", Outcome.DONE, at, 0.5))
+        assert {"backup": 2.0} == ledger.last_successes()
+
+
 def test_a_finding_keeps_its_first_sight_and_goes_when_it_is_mended(path: Path) -> None:
     """A job's newest findings replace its old ones; those of other jobs stay."""
     bad = Finding("truncated", "state/agents/a.json", Severity.ERROR, "cut", "restore it")

@@ -1,7 +1,8 @@
 """When jobs run: APScheduler, with what it lacks for a daemon on a machine that sleeps.
 
 A job that is late runs (APScheduler's own default is to skip one that is a second late), once however many runs were
-missed, and never beside itself. The time of each job's last success is kept by the ledger, so a run that was missed
+missed, and never beside itself; one that is due while the one before still lasts is made up for afterwards, unless the
+timetable has the next one sooner. The time of each job's last success is kept by the ledger, so a run that was missed
 while the daemon or the machine was off is caught up at start. Suspend and clock changes don't wake APScheduler, so
 `check_clock` is to be called at least once a minute: it compares the wall clock with the monotonic one.
 """
@@ -17,6 +18,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -74,12 +76,12 @@ class Timetable:
     def due(self, last_success: float | None, now: datetime) -> datetime:
         """When the job should run next, given when it last did well (seconds since the epoch).
 
-        A run that was missed is due now, once; so is the first one of a job that never ran.
+        A run that was missed is due now, once; so is the first one of a job that never ran. A success in the future
+        tells nothing but that the clock was wrong: to wait from now on, at each start, might mean to wait for ever.
         """
-        if last_success is None:
+        if last_success is None or last_success > now.timestamp():
             return now
-        last = datetime.fromtimestamp(last_success, UTC)
-        return max(now, self.next_run(last)) if last <= now else self.next_run(now)
+        return max(now, self.next_run(datetime.fromtimestamp(last_success, UTC)))
 
 
 _GAPS = 10  # a week of working days has its longest gap among them
@@ -227,6 +229,8 @@ class Schedule:
         self._scheduler: Any = None
         self._soon: dict[str, _Soon] = {}
         self._soon_lock = threading.Lock()
+        self._begun: dict[str, float] = {}
+        self._owed: set[str] = set()
         self._clocks = drive.wall(), drive.monotonic()
         self.beat = drive.monotonic()
 
@@ -256,6 +260,9 @@ class Schedule:
         self._scheduler.add_job(self._beat, beat, id=_BEAT, executor="beat", next_run_time=now)
         self._clocks = self._drive.wall(), self._drive.monotonic()
         self.beat = self._drive.monotonic()
+        self._scheduler.add_listener(
+            self._follow, EVENT_JOB_SUBMITTED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_EXECUTED | EVENT_JOB_ERROR
+        )
         self._scheduler.start()
         return late
 
@@ -277,6 +284,22 @@ class Schedule:
         at = self._now() + timedelta(seconds=after_s)
         if found is not None and found.next_run_time is not None and at < found.next_run_time:
             found.modify(next_run_time=at)
+
+    def _follow(self, event: Any) -> None:
+        """Make up for a run that was due while another one lasted (which may have slept for weeks with the machine).
+
+        It waits for as long as that one took, so that a job which takes longer than its interval gets pauses.
+        """
+        job = event.job_id
+        if job not in self._tables:
+            return
+        if event.code == EVENT_JOB_SUBMITTED:
+            self._begun[job] = self._drive.monotonic()
+        elif event.code == EVENT_JOB_MAX_INSTANCES:
+            self._owed.add(job)
+        elif job in self._owed:
+            self._owed.discard(job)
+            self.retry(job, self._drive.monotonic() - self._begun.get(job, 0.0))
 
     def soon(self, job: str, after_s: float) -> None:
         """Run a job that has no timetable once, so many seconds from now. Who asks again before that puts it off, but
