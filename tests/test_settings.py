@@ -127,6 +127,30 @@ def test_the_first_source_wins(sources: Sources) -> None:
     assert expected == {name: loaded.origins[name] for name in expected}
 
 
+def test_text_that_is_no_text_is_refused_like_any_other(sources: Sources) -> None:
+    """Bytes of the command line that are no UTF-8 are shown as what they are."""
+    (problem,) = sources.problems(overrides={"backup.schedule": "\udcff * * * *"})
+    assert '"\\xff" is no field from 0 to 59' in problem
+    assert problem.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PERMISSIONS", '{"\udc80": "750"}'),
+        ("PERMISSIONS", '{"\\ud800": "750"}'),
+        ("LOGS__PATTERNS", '["\udcff"]'),
+        ("RETENTION__\udcff__MAX_AGE", "1d"),
+        ("\udcff", "1"),
+    ],
+)
+def test_a_variable_that_is_no_text_is_refused(sources: Sources, name: str, value: str) -> None:
+    """Neither a name nor JSON may have bytes that are no UTF-8."""
+    (problem,) = sources.problems(environ={name: value})
+    assert problem.endswith(("must be valid JSON when it begins with [ or {", "is not the name of a setting"))
+    assert problem.isprintable()
+
+
 def test_every_leaf_has_an_origin(sources: Sources) -> None:
     """`origins` names exactly the settings that there are, also those with names of the user's own."""
     loaded = sources.load(

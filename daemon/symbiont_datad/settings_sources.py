@@ -4,6 +4,7 @@ Each source becomes a flat mapping from a name in parts to a raw value; the firs
 that no model declares are found here, values are judged by the models, and every problem becomes one line.
 """
 
+import json
 import os
 import re
 import stat
@@ -114,8 +115,13 @@ def _add_variable(sources: _Sources, name: str, value: str, origin: str) -> None
     from symbiont_datad.settings_variables import BadVariable, Variables  # 20 ms, for those who set any
 
     path = tuple(name[len(PREFIX) :].lower().split("__"))
+    if not _is_text(name):
+        sources.problems.append(f"{printable(name)} (from environment): is not the name of a setting")
+        return
     try:
         nested = Variables({name: value})()
+        if value.lstrip()[:1] in ("[", "{") and not _is_text(json.dumps(nested, ensure_ascii=False)):
+            raise BadVariable  # JSON is UTF-8, names of settings are text
     except (BadVariable, RecursionError):
         sources.problem(path, origin, "must be valid JSON when it begins with [ or {")
         return
@@ -123,6 +129,15 @@ def _add_variable(sources: _Sources, name: str, value: str, origin: str) -> None
         sources.add(nested, origin)
     else:
         sources.problem(path, origin, _unknown(path))
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: bytes of the environment that are none come as lone surrogates (PEP 383)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _add_file(

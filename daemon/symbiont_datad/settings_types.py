@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from symbiont_datad.quantities import Share, format_duration, parse_duration, parse_mode, parse_share, parse_size
+from symbiont_datad.report import printable
 
 QUARANTINE = ".quarantine"
 """The directory inside the root that is no part of the layout."""
@@ -237,9 +238,8 @@ def read_schedule(value: object) -> float | str:
         fields = value.lower().split()
         for text, (low, high, names) in zip(fields, _CRON_FIELDS, strict=True):
             if not all(_is_cron_part(part, low, high, names.split()) for part in text.split(",")):
-                raise ValueError(
-                    f'must be an interval, or cron as "15 3 * * *"; "{text}" is no field from {low} to {high}'
-                )
+                what = f'"{printable(text)}" is no field from {low} to {high}'
+                raise ValueError(f'must be an interval, or cron as "15 3 * * *"; {what}')
         return " ".join(fields)
     try:
         return _lasting(1)(value)

@@ -21,6 +21,7 @@ from symbiont_datad.formats.context import (
     encoded,
     judge,
     judge_sealed,
+    resembles_context,
     text_of,
 )  # fmt: skip
 from tests.contexts import AT, archive, context, plain, zipped
@@ -250,3 +251,9 @@ def test_changed_or_cut_sealed_content_needs_the_key_to_be_seen() -> None:
     for broken in (flipped, SEALED[:-1], long[:-70_000]):
         assert Damage.NOT_SEALED == judge_sealed(broken, opener, document=Document.ANY).kind
         assert judge_sealed(broken).kind is None
+
+
+@pytest.mark.parametrize("content", [b'{"\xff":1}', b"[" * 5000, b"\x1f\x8bno", b"", encoded(b'{"\xff":1}', gzip=True)])
+def test_what_is_no_json_resembles_no_context(content: bytes) -> None:
+    """Whatever the bytes are, it is an answer."""
+    assert not resembles_context(content)

@@ -23,6 +23,7 @@ from symbiont_datad.fsops.lease import Held
 from symbiont_datad.fsops.root import pinned
 from symbiont_datad.jobs import rotation, rotation_plan
 from symbiont_datad.jobs.log_archive import Part
+from symbiont_datad.jobs.rotation_journal import Journal, Unreadable
 from symbiont_datad.jobs.rotation_plan import Task
 from symbiont_datad.jobs.secrets import Secrets
 from symbiont_datad.report import Outcome, Severity
@@ -675,6 +676,26 @@ def test_a_line_that_is_not_finished_is_waited_for(tmp_path: Path) -> None:
     assert 0 == run("rotate", settings).report.counts["rotated"]
     os.utime(log, (time.time() - 100, time.time() - 100))
     assert 1 == run("rotate", settings).report.counts["rotated"]
+
+
+_STEP = {"schema": 1, "step": "collapse", "log": "logs/a.log", "archive": "a.log.x", "inode": 7, "bytes": 9,
+         "sha256": "0", "plain": ""}  # fmt: skip
+_CUT = {"start": 0, "at": 4096, "end": 4097, "mark": "00" * 8, "original": "eA=="}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{}", b"[" * 5000, json.dumps(_STEP | {"log": 7}).encode(), json.dumps(_STEP | {"inode": "7"}).encode(),
+        json.dumps(_STEP | {"bytes": 10**30}).encode(), json.dumps(_STEP | {"cut": _CUT}).encode(),
+        json.dumps(_STEP | {"cut": _CUT | {"start": 5000}}).encode(), json.dumps(_STEP | {"cut": [1]}).encode(),
+    ],
+)  # fmt: skip
+def test_a_journal_that_makes_no_sense_is_unreadable(tmp_path: Path, content: bytes) -> None:
+    """Whatever is in it: text in the place of a number, a cut that ends before it begins, too deep a nesting."""
+    (tmp_path / "rotation.json").write_bytes(content)
+    with pytest.raises(Unreadable, match=r"rotation\.json"):
+        Journal(tmp_path).read()
 
 
 def test_a_step_that_cant_be_put_right_stops_the_rest(collapsing: Path) -> None:

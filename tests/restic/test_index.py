@@ -196,8 +196,12 @@ class TestFile:
         assert 0 == len(index)
 
     @pytest.mark.parametrize(
-        "text", [b"", b"{}", b"[]", b'{"packs":7}', b'{"packs":[{"id":"ab","blobs":[]}]}', b"\xff"]
-    )
+        "text",
+        [
+            b"", b"{}", b"[]", b'{"packs":7}', b'{"packs":[{"id":"ab","blobs":[]}]}', b"\xff", b'{"\xff":7}',
+            b'{"packs":[],"more":' + b"[" * 5000,
+        ],
+    )  # fmt: skip
     def test_no_index(self, text: bytes) -> None:
         """What is no index file is refused."""
         with pytest.raises(Damaged):

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+import tracemalloc
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,7 @@ from symbiont_datad.restic.errors import (
     WrongPassword,
 )
 from symbiont_datad.restic.local import LocalBackend
+from symbiont_datad.restic.metadata import time_ns
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.records import Config, Lock, Snapshot, Summary, format_time, format_time_ns, parse_time
 from symbiont_datad.restic.repository import Repository, open_repository, read_whole
@@ -259,7 +261,7 @@ class TestSmallFiles:
             list(repository.snapshots())
 
     @pytest.mark.parametrize(
-        "plain", [b"", b"\x01{}", b"\x02", b"\x02garbage", b"\x02" + compression.compress(b"7", 3), b"{"]
+        "plain", [b"", b"\x01{}", b"\x02", b"\x02garbage", b"\x02" + compression.compress(b"7", 3), b"{", b'{"\xff":7}']
     )
     def test_sealed_nonsense(self, path: Path, plain: bytes) -> None:
         """A file whose name and seal are right, but that holds no record, is named too."""
@@ -432,6 +434,16 @@ class TestCompression:
         with pytest.raises(Damaged, match="more than"):
             compression.decompress_any(compression.compress(bytes((1 << 20) + 1), 3))
 
+    def test_room_is_made_for_what_is_there(self) -> None:
+        """A small file takes little memory, whatever the largest one may be."""
+        frame = compression.compress(b"small", 3)
+        tracemalloc.start()
+        try:
+            assert b"small" == compression.decompress_any(frame)
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
+
 
 class TestTime:
     """Times as Go writes them."""
@@ -491,3 +503,12 @@ def test_key_of_somebody_else(path: Path) -> None:
     assert reopen(path).config == repository.config
     with pytest.raises(RepositoryExists):
         make_repository(path)
+
+
+@pytest.mark.parametrize("text", ["2026-11-23T12:00:00", "2026-11-23", "2026-11-23T12:00:00.5", "", "now"])
+def test_a_time_without_a_zone_is_none(text: str) -> None:
+    """It could not be compared with others: one such snapshot must not hide all."""
+    with pytest.raises(ValueError, match=r"zone|Invalid"):
+        parse_time(text)
+    with pytest.raises(Damaged, match="time"):
+        time_ns(text)

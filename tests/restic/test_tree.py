@@ -26,6 +26,7 @@ from symbiont_datad.restic.tree import (
     encode_tree,
     go_mode,
     is_safe_name,
+    name_nodes,
     permissions,
     quote,
     split_tree,
@@ -167,6 +168,7 @@ class TestEncode:
         "text",
         [
             b"", b"{}", b"[]", b'{"nodes":null}', b'{"nodes":[{}]}', b'{"nodes":[{"name":7}]}', b"\xff",
+            b'{"\xff":7}', b'{"nodes":[{"name":"\xff"}]}', b'{"nodes":[],"more":' + b"[" * 5000,
             b'{"nodes":[{"name":"\\ud800","type":"dir","mtime":"","atime":"","ctime":"","uid":0,"gid":0,"content":null}]}',
         ],
     )  # fmt: skip
@@ -174,6 +176,8 @@ class TestEncode:
         """What is no tree is refused."""
         with pytest.raises(Damaged):
             decode_tree(text)
+        with pytest.raises(Damaged):
+            list(name_nodes(text))
 
 
 class TestMode:

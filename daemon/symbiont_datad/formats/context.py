@@ -180,7 +180,7 @@ def resembles_context(data: bytes) -> bool:
     """Whether content is JSON with most of the outer fields of a context."""
     try:
         return len(decoder(dict[str, msgspec.Raw]).decode(text_of(data)).keys() & set(REQUIRED)) >= _MOST
-    except (msgspec.DecodeError, zlib.error, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, zlib.error, RecursionError):
         return False
 
 

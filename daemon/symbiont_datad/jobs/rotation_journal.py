@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from symbiont_datad.fsops.blank import MARK_SIZE
 from symbiont_datad.fsops.collapse import Cut
 from symbiont_datad.fsops.root import pinned, sync_directory
 from symbiont_datad.fsops.write import write_atomic
@@ -78,7 +79,7 @@ class Journal:
             return None
         try:
             return _decode(json.loads(content))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Unreadable(f"{self._directory}/{JOURNAL}: {error}") from error
 
 
@@ -109,17 +110,33 @@ def _decode(content: dict[str, Any]) -> Pending:
     if content["schema"] != _SCHEMA:
         raise ValueError(f"was written by another version (schema {content['schema']})")
     told = content.get("cut")
-    cut = None
-    if told is not None:
-        original = b64decode(told["original"])
-        cut = Cut(told["start"], told["at"], told["end"], bytes.fromhex(told["mark"]), original)
     return Pending(
         Step(content["step"]),
-        content["log"],
-        content["archive"],
-        content["inode"],
-        content["bytes"],
-        content["sha256"],
-        cut,
-        content["plain"],
+        _text(content["log"]),
+        _text(content["archive"]),
+        _number(content["inode"]),
+        _number(content["bytes"]),
+        _text(content["sha256"]),
+        _cut(told) if told is not None else None,
+        _text(content["plain"]),
     )
+
+
+def _cut(told: dict[str, Any]) -> Cut:
+    start, at, end = (_number(told[name]) for name in ("start", "at", "end"))
+    mark, original = bytes.fromhex(told["mark"]), b64decode(told["original"])
+    if not start <= at <= end or len(original) != end - start or len(mark) != MARK_SIZE:
+        raise ValueError("the places of the cut don't fit each other")
+    return Cut(start, at, end, mark, original)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("something else where text belongs")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**64:
+        raise TypeError("something else where a number belongs")
+    return value

@@ -16,6 +16,7 @@ from symbiont_datad.restic.contents import REPAIR_INDEX, Contents, Problem, Prog
 from symbiont_datad.restic.errors import Damaged, Interrupted, RepositoryError
 from symbiont_datad.restic.index import Index, Place
 from symbiont_datad.restic.pack import BlobType
+from symbiont_datad.restic.records import UNREADABLE
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.scrub import Reading, examine_suspects
 from symbiont_datad.restic.subset import Choice
@@ -144,7 +145,7 @@ class _Walk:
                     raise Damaged("it is out of order")
                 before = name
                 self._check_node(node)
-            except (Damaged, msgspec.MsgspecError) as error:
+            except (Damaged, *UNREADABLE) as error:
                 faults.append(f"{_name_of(raw)}: {error}")
         if len(faults) > _EXAMPLES:
             faults[_EXAMPLES:] = [f"and {len(faults) - _EXAMPLES} more of its entries"]
@@ -185,7 +186,7 @@ def _name_of(raw: msgspec.Raw) -> str:
     """The name of an entry, quoted as it is in its tree."""
     try:
         return repr(msgspec.json.decode(raw, type=dict)["name"])
-    except (msgspec.MsgspecError, KeyError):
+    except (*UNREADABLE, KeyError):
         return "an entry"
 
 

@@ -13,6 +13,9 @@ from symbiont_datad.restic.errors import Damaged
 LARGEST = 1 << 30
 """Bytes to which a file of the repository may unpack; more is refused."""
 
+_STEP = 1 << 20
+"""Bytes that room is made for at a time: most files are far smaller than the largest one may be."""
+
 _local = threading.local()
 
 
@@ -56,12 +59,15 @@ def decompress_any(data: Buffer) -> bytes:
     """What a frame holds when nobody has said how much that is, at most `LARGEST` bytes. Raises Damaged."""
     try:
         stream = _decompressor().stream_reader(data)
-        plain = stream.read(LARGEST + 1)
+        pieces, size = [], 0
+        while piece := stream.read(_STEP):
+            pieces.append(piece)
+            size += len(piece)
+            if size > LARGEST:
+                raise Damaged(f"compressed data unpacks to more than {LARGEST} bytes")
     except zstandard.ZstdError as error:
         raise Damaged(f"compressed data can't be unpacked ({error})") from None
-    if len(plain) > LARGEST:
-        raise Damaged(f"compressed data unpacks to more than {LARGEST} bytes")
-    return plain
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:

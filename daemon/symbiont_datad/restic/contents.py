@@ -18,7 +18,7 @@ from symbiont_datad.restic.crypto import OVERHEAD, SALT
 from symbiont_datad.restic.errors import Damaged, Interrupted, LockLost, Missing, RepositoryError, Unavailable
 from symbiont_datad.restic.index import decode_index
 from symbiont_datad.restic.pack import header_entry, header_size
-from symbiont_datad.restic.records import Config, IndexPack, KeyFile, Lock
+from symbiont_datad.restic.records import UNREADABLE, Config, IndexPack, KeyFile, Lock
 from symbiont_datad.restic.repository import Repository, read_whole
 
 REPAIR_INDEX = "`restic repair index` makes a new index from the packs that are there"
@@ -133,7 +133,7 @@ def _check_config(repository: Repository, contents: Contents) -> None:
         config = msgspec.json.decode(repository.load_file(FileKind.CONFIG, ""), type=Config)
         if config != repository.config:
             contents.add(Problem("config", "it is not the one that the repository was opened with"))
-    except (RepositoryError, msgspec.MsgspecError) as error:
+    except (RepositoryError, *UNREADABLE) as error:
         contents.add(
             Problem("config", reason_of(error, "config"), "put a copy of this file back; without it nothing opens")
         )
@@ -148,7 +148,7 @@ def _check_keys(repository: Repository, contents: Contents) -> None:
                 raise Damaged("it is no key that can be used")
         except Missing:
             continue  # somebody removed it just now
-        except (RepositoryError, msgspec.MsgspecError) as error:
+        except (RepositoryError, *UNREADABLE) as error:
             contents.add(
                 Problem(
                     file,
@@ -165,7 +165,7 @@ def _check_locks(repository: Repository, contents: Contents) -> None:
             msgspec.json.decode(repository.load_file(FileKind.LOCK, name), type=Lock)
         except Missing:
             continue  # its owner is done
-        except (RepositoryError, msgspec.MsgspecError) as error:
+        except (RepositoryError, *UNREADABLE) as error:
             contents.add(
                 Problem(file, reason_of(error, file), "remove it when no other program works in the repository")
             )

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR, ECB
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from symbiont_datad.restic.errors import Damaged, WrongPassword
-from symbiont_datad.restic.records import KeyFile, MacKey, MasterKey
+from symbiont_datad.restic.records import UNREADABLE, KeyFile, MacKey, MasterKey
 from symbiont_datad.restic.stretching import stretch
 
 Buffer = bytes | bytearray | memoryview
@@ -102,7 +102,7 @@ class Key:
         try:
             master = msgspec.json.decode(text, type=MasterKey)
             return cls(master.encrypt, master.mac.k, master.mac.r)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (*UNREADABLE, ValueError) as error:
             raise Damaged(f"the master key can't be read ({error})") from None
 
 

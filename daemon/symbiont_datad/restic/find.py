@@ -10,7 +10,7 @@ import msgspec
 from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.errors import Damaged, RepositoryError
 from symbiont_datad.restic.fetch import TreeLoader
-from symbiont_datad.restic.records import Snapshot
+from symbiont_datad.restic.records import UNREADABLE, Snapshot
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.tree import Node, name_nodes, split_tree
 
@@ -108,7 +108,7 @@ def decode_node(raw: bytes | msgspec.Raw) -> Node:
     """A node as it stands in a tree. Raises Damaged."""
     try:
         return _NODE.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Damaged(f"a tree can't be read ({error})") from None
 
 

@@ -18,7 +18,7 @@ import msgspec
 from symbiont_datad.restic.crypto import OVERHEAD
 from symbiont_datad.restic.errors import Damaged
 from symbiont_datad.restic.pack import BlobType, PackedBlob
-from symbiont_datad.restic.records import IndexBlob, IndexFile, IndexPack
+from symbiont_datad.restic.records import UNREADABLE, IndexBlob, IndexFile, IndexPack
 
 ROLL_OVER = 50_000
 """An index file is closed when it names this many blobs, as restic does."""
@@ -221,5 +221,5 @@ def decode_index(text: bytes) -> IndexFile:
     """An index file as a record. Raises Damaged."""
     try:
         return _DECODER.decode(text)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Damaged(f"an index file can't be read ({error})") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from symbiont_datad.restic.index import Index
+from symbiont_datad.restic.records import UNREADABLE
 
 _FORMAT = 1
 _DIGEST = 32
@@ -45,7 +46,7 @@ class IndexCache:
             if sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
                 return None
             kept = msgspec.msgpack.decode(content[_DIGEST:], type=_Kept)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             return None
         if kept.format != _FORMAT or kept.repository != self._repository or not set(kept.files) <= set(files):
             return None

@@ -18,6 +18,7 @@ from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.errors import Damaged, Interrupted, Missing
 from symbiont_datad.restic.index import decode_index
 from symbiont_datad.restic.pack import header_size
+from symbiont_datad.restic.records import UNREADABLE
 from symbiont_datad.restic.repository import Repository
 
 S = TypeVar("S")
@@ -214,7 +215,7 @@ def _scan(repository: Repository, span: Span) -> tuple[int, list[str], list[str]
     for blob, _, text in span.read(repository):
         try:
             nodes = _DECODER.decode(text).nodes
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Damaged(f"tree {blob.id.hex()} can't be read ({error})") from None
         content.extend(chain.from_iterable(node.content for node in nodes if node.content))
         for node in nodes:

@@ -15,7 +15,7 @@ import msgspec
 from symbiont_datad.restic.errors import Damaged, RepositoryError
 from symbiont_datad.restic.facts import Fact
 from symbiont_datad.restic.metadata import time_ns
-from symbiont_datad.restic.records import format_time_ns
+from symbiont_datad.restic.records import UNREADABLE, format_time_ns
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.tree import Node, decode_tree, name_nodes, split_tree, unquote
 
@@ -62,7 +62,7 @@ class Memory:
         """
         try:
             found = msgspec.msgpack.decode(path.read_bytes(), type=_File)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (OSError, *UNREADABLE):
             return cls(repository)
         if found.format != _FORMAT or found.repository != repository or not set(found.indexes) <= set(indexes):
             return cls(repository)

@@ -16,6 +16,7 @@ import msgspec
 from symbiont_datad.restic.compression import compress, decompress_any
 from symbiont_datad.restic.errors import Damaged
 from symbiont_datad.restic.facts import name_of, without_match
+from symbiont_datad.restic.records import UNREADABLE
 from symbiont_datad.restic.tree import HEAD, TAIL, encode_tree
 
 LARGE = 100
@@ -44,7 +45,7 @@ class Large:
         try:
             found = msgspec.msgpack.decode(decompress_any(packed), type=_Packed)
             lengths = array("I", found.lengths)
-        except (Damaged, msgspec.MsgspecError, ValueError):
+        except (Damaged, *UNREADABLE, ValueError):
             return None
         return cls(found.records, lengths) if len(lengths) == len(found.records) else None
 

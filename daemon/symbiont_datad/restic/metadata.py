@@ -56,7 +56,7 @@ def time_ns(text: str) -> int:
             return _seconds(text) * 1_000_000_000
         zone = rest.lstrip("0123456789")
         return _seconds(moment + zone) * 1_000_000_000 + int(f"{rest[: len(rest) - len(zone)]:0<9}"[:9])
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):  # no time; one without a zone; one before the first year
         raise Damaged(f"the time {text!r} can't be read") from None
 
 

@@ -10,6 +10,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for text that can't be read: of a string that is no UTF-8, and of too deep a nesting, it says so
+in Python's own words."""
+
 Id = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 """The SHA-256 of a file or a blob in hex. That each digit is one is seen when it becomes bytes."""
 
@@ -135,10 +139,13 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
 def parse_time(text: str) -> datetime:
     """An RFC 3339 time with any number of fractional digits, as Go writes it. Raises ValueError."""
     moment, dot, rest = text.partition(".")
-    if not dot:
-        return datetime.fromisoformat(text)
-    digits = len(rest) - len(rest.lstrip("0123456789"))
-    return datetime.fromisoformat(f"{moment}.{rest[:digits][:6]:0<6}{rest[digits:]}")
+    if dot:
+        digits = len(rest) - len(rest.lstrip("0123456789"))
+        text = f"{moment}.{rest[:digits][:6]:0<6}{rest[digits:]}"
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError("a time without a zone")  # and not one that can't be compared with others
+    return found
 
 
 def format_time(seconds: float) -> str:

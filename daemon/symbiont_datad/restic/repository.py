@@ -31,7 +31,7 @@ from symbiont_datad.restic.errors import (
 from symbiont_datad.restic.index import Index, Place
 from symbiont_datad.restic.index_cache import IndexCache
 from symbiont_datad.restic.lock import Identity
-from symbiont_datad.restic.records import Config, KeyFile, Lock, Snapshot, format_time
+from symbiont_datad.restic.records import UNREADABLE, Config, KeyFile, Lock, Snapshot, format_time
 
 T = TypeVar("T")
 
@@ -372,7 +372,7 @@ def _random_id() -> str:
 def _decode(text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Damaged(f"it can't be read ({error})") from None
 
 

@@ -14,6 +14,10 @@ from contextlib import suppress
 _MEMORY = 1 << 30
 """Parameters that would take more than this (bytes) are refused instead of filling the memory."""
 
+_WORK = 1 << 24
+"""The same of parameters that would take longer than 128 times restic's own (some seconds; its calibrated ones take a
+half): whoever can write a key file could have the daemon busy for years."""
+
 _LENGTH = 64
 _LARGEST = 64 << 10
 
@@ -77,5 +81,7 @@ def stretch_ahead(location: str, password: Callable[[], str]) -> None:
 
 
 def _stretch(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+    if n * r * p > _WORK:
+        raise ValueError("they would take too long")
     text = password.encode("utf-8", "surrogateescape")
     return hashlib.scrypt(text, salt=salt, n=n, r=r, p=p, dklen=_LENGTH, maxmem=_MEMORY)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from symbiont_datad.restic.errors import Damaged
+from symbiont_datad.restic.records import UNREADABLE
 
 TYPES = {
     stat.S_IFREG: "file",
@@ -226,7 +227,7 @@ def decode_tree(text: bytes) -> list[Node]:
     """The nodes of a tree. Raises Damaged."""
     try:
         return _DECODER.decode(text).nodes
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Damaged(f"a tree can't be read ({error})") from None
 
 
@@ -234,7 +235,7 @@ def split_tree(text: bytes) -> Sequence[msgspec.Raw]:
     """The nodes of a tree as they are encoded. Raises Damaged."""
     try:
         return _RAW_DECODER.decode(text).nodes
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Damaged(f"a tree can't be read ({error})") from None
 
 
@@ -242,7 +243,7 @@ def name_nodes(text: bytes) -> Iterator[tuple[str, str, msgspec.Raw]]:
     """The quoted name and the type of each node of a tree, with the node as it is encoded. Raises Damaged."""
     try:
         named = _NAME_DECODER.decode(text).nodes
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Damaged(f"a tree can't be read ({error})") from None
     for node, raw in zip(named, split_tree(text), strict=True):
         yield node.name, node.type, raw

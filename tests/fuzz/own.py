@@ -1,0 +1,113 @@
+"""Targets: what the daemon itself leaves, and others may spoil."""
+
+import sqlite3
+from contextlib import closing
+from functools import lru_cache
+from unittest import mock
+
+from symbiont_datad import live
+from symbiont_datad.fsops import cells
+from symbiont_datad.fsops.blank import MARK_SIZE
+from symbiont_datad.fsops.collapse import Cut
+from symbiont_datad.fsops.root import Tree
+from symbiont_datad.jobs.metadata import _is_ours, stores_of
+from symbiont_datad.jobs.rotation_journal import JOURNAL, Journal, Pending, Step, Unreadable
+from symbiont_datad.ledger import Ledger, LedgerError
+from symbiont_datad.live import LiveState, read_state, write_state
+from tests.fuzz.engine import Target
+from tests.fuzz.pieces import JSON, scratch
+
+
+def _journal(data: bytes) -> None:
+    with scratch() as folder:
+        (folder / JOURNAL).write_bytes(data)
+        found = Journal(folder).read()
+        if found is not None:
+            assert isinstance(found.log, str)
+            assert isinstance(found.archive, str)
+            assert isinstance(found.inode, int)
+            assert found.cut is None or isinstance(found.cut.blank, bytes)
+
+
+def _journal_seeds() -> list[bytes]:
+    with scratch() as folder:
+        seeds = []
+        for cut in (None, Cut(4000, 4096, 4196, bytes(MARK_SIZE), b"x" * 196)):
+            Journal(folder).begin(Pending(Step.COLLAPSE, "logs/a.log", "a.log.x", 7, 100, "0" * 64, cut))
+            seeds.append((folder / JOURNAL).read_bytes())
+        return seeds
+
+
+def _ledger(data: bytes) -> None:
+    with scratch() as folder:
+        path = folder / "datad/ledger.db"
+        path.parent.mkdir()
+        path.write_bytes(data)
+        with Ledger(path) as ledger:
+            ledger.last_successes()
+            ledger.last_runs()
+            ledger.actions(limit=5)
+            ledger.findings()
+            ledger.begin_run("sweep", 1.0)
+
+
+@lru_cache
+def ledger_seeds() -> list[bytes]:
+    """Databases of one kind and another, small enough to be changed all over."""
+    with scratch() as folder:
+        with Ledger(folder / "a/ledger.db") as ledger:
+            ledger.begin_run("sweep", 1.0)
+        with closing(sqlite3.connect(folder / "b.db")) as other:
+            other.execute("create table runs (id integer primary key, job text)")
+            other.execute("insert into runs values (1, 'x')")
+            other.commit()
+        return [(folder / "b.db").read_bytes(), (folder / "a/ledger.db").read_bytes()]
+
+
+def _live(data: bytes) -> None:
+    with scratch() as folder:
+        (folder / "status.json").write_bytes(data)
+        with mock.patch.object(live, "_LOOK_AGAIN_S", (0.0,)):
+            read_state(folder)
+
+
+def _live_seeds() -> list[bytes]:
+    with scratch() as folder:
+        write_state(folder, LiveState(1, 1.0, 2.0, True, True, ("w",), {"sweep": 3.0}, ("backup",)))
+        return [(folder / "status.json").read_bytes()]
+
+
+def _record(data: bytes) -> None:
+    """The record of a cell of the quarantine."""
+    with scratch() as folder:
+        cell = folder / ".quarantine/20261126T192602Z-1"
+        cell.mkdir(parents=True)
+        (cell / "record.json").write_bytes(data)
+        for one in cells.cells(Tree(str(folder))):
+            assert isinstance(one.undoable, bool)
+
+
+def _collections(data: bytes) -> None:
+    """The documents that the daemon keeps of collections, in which users may write."""
+    stores_of([data] if _is_ours(data) else [])
+
+
+_STORE = b'{"path":"a","engine":"lance","bytes":5,"rows":null,"dimension":4,"fingerprint":"x"}'
+
+TARGETS = (
+    Target("rotation-journal", _journal, _journal_seeds, (Unreadable,), (*JSON, b'"cut":', b'"schema": 1')),
+    Target("ledger", _ledger, ledger_seeds, (LedgerError,)),
+    Target("live-state", _live, _live_seeds, (), JSON),
+    Target(
+        "quarantine-record", _record,
+        lambda: [
+            b'{"at":"2026-11-26T12:00:00+00:00","kind":"k","path":"p","rule":"r","until":"2027-01-01","files":3,"bytes":5}',
+        ],
+        (), JSON,
+    ),
+    Target(
+        "collection-document", _collections,
+        lambda: [b'{"kept_by":"symbiont-datad","stores":[%b],"index":{"stores":[]}}' % _STORE],
+        (), (*JSON, b'"kept_by":"symbiont-datad"', b'"stores":'),
+    ),
+)  # fmt: skip
