@@ -279,6 +279,15 @@ def test_a_malicious_tree_stays_inside(tmp_path: Path) -> None:
         nodes[-1].mtime = "yesterday"
         nodes.append(file_node("door", blob))
         nodes[-1].type = "door"
+        for name, kind, change in (
+            ("owner", "fifo", {"uid": -1}), ("group", "file", {"gid": 1 << 32}),
+            ("link", "symlink", {"linktarget": "a\0b"}),
+            ("device", "chardev", {"device": 1 << 70}), ("zoneless", "fifo", {"mtime": "2026-11-23T10:00:00"}),
+        ):  # fmt: skip
+            nodes.append(file_node(name, blob))
+            nodes[-1].type = kind
+            for field, value in change.items():
+                setattr(nodes[-1], field, value)
         text = encode_tree(encode_node(node) for node in nodes)
         tree = writer.store(BlobType.TREE, text)[0]
     target = tmp_path / "in" / "target"
@@ -288,6 +297,7 @@ def test_a_malicious_tree_stays_inside(tmp_path: Path) -> None:
     assert {"good": b"content"} == read_tree(target)
     assert ["target"] == os.listdir(target.parent)
     refused = {name.encode() for name in names} | {b"no id", b"not there", b"time", b"door"}
+    refused |= {b"owner", b"group", b"link", b"device", b"zoneless"}
     assert refused == {path for path, _ in restored.failed}
 
 

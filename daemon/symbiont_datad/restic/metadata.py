@@ -22,6 +22,8 @@ Target = int | bytes | str
 _O_PATH = getattr(os, "O_PATH", 0)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
+_OWNERS = 1 << 32
+"""restic's numbers of users and groups are `uint32`, and so are the system's."""
 
 
 class Metadata(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -38,6 +40,8 @@ class Metadata(msgspec.Struct, array_like=True, frozen=True, gc=False):
 def metadata_of(node: Node) -> Metadata:
     """What a node says of owner, mode, times and extended attributes. Raises Damaged."""
     mtime = time_ns(node.mtime)
+    if not (0 <= node.uid < _OWNERS and 0 <= node.gid < _OWNERS):
+        raise Damaged(f"there can be no owner {node.uid}:{node.gid}")
     return Metadata(
         permissions(node.mode),
         node.uid,
@@ -138,3 +142,5 @@ def _set_attributes(target: Target, wanted: Metadata, failures: list[OSError]) -
         except OSError as error:
             if name.startswith("user.") or os.geteuid() == 0:
                 failures.append(OSError(error.errno, f"its attribute {name} can't be set: {error.strerror}"))
+        except ValueError:  # a NUL in the name
+            failures.append(OSError(errno.EINVAL, f"there can be no attribute {name!r}"))

@@ -252,12 +252,15 @@ class Restorer:
         linktarget = node.linktarget_raw or node.linktarget.encode("utf-8", "surrogateescape")
 
         def make(name: bytes) -> None:
-            if kind == stat.S_IFLNK:
-                os.symlink(linktarget, name, dir_fd=dir_fd)
-            elif kind == stat.S_IFIFO:
-                os.mkfifo(name, 0o600, dir_fd=dir_fd)
-            else:
-                os.mknod(name, kind | 0o600, node.device, dir_fd=dir_fd)
+            try:
+                if kind == stat.S_IFLNK:
+                    os.symlink(linktarget, name, dir_fd=dir_fd)
+                elif kind == stat.S_IFIFO:
+                    os.mkfifo(name, 0o600, dir_fd=dir_fd)
+                else:
+                    os.mknod(name, kind | 0o600, node.device, dir_fd=dir_fd)
+            except (ValueError, OverflowError) as error:
+                raise Damaged(f"there can be no such entry ({error})") from None
             apply_by_name(name, dir_fd, kind, metadata)
 
         place(dir_fd, name, make, overwrite=self._options.overwrite)
