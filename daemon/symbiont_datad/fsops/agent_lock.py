@@ -82,7 +82,7 @@ def _lock(fd: int, agent: str, until: float) -> None:
     while not _set(fd, agent, fcntl.F_WRLCK):
         if time.monotonic() >= until:
             raise Locked(f"the state of agent {agent} is being saved by somebody else")
-        time.sleep(random.uniform(pause / 2, pause))
+        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # a pause
         pause = min(2 * pause, longest)
 
 

@@ -66,7 +66,7 @@ class Key:
         except AttributeError:
             found = (
                 Cipher(AES(self._encrypt), CTR(bytes(_IV))).encryptor(),
-                Cipher(AES(self._k), ECB()).encryptor(),  # one block, so there is nothing for a mode to chain
+                Cipher(AES(self._k), ECB()).encryptor(),  # noqa: S305  # one block: there is nothing to chain
             )
             self._local.contexts = found
         return found

@@ -359,7 +359,7 @@ def _take(
             left = until - monotonic()
             if left <= 0:
                 raise
-            sleep(min(left, pause * random.uniform(0.5, 1.5)))
+            sleep(min(left, pause * random.uniform(0.5, 1.5)))  # noqa: S311  # a pause
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         else:
             return
