@@ -12,7 +12,7 @@ from tests.fuzz.engine import Target, fuzz
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parent.parent.parent
-MINUTES = os.environ.get("DATAD_FUZZ_MINUTES", "0.3")
+MINUTES = os.environ.get("DATAD_FUZZ_MINUTES", "0.1")
 """The length of the slow run: two hours are a while."""
 
 
