@@ -301,6 +301,21 @@ def test_a_malicious_tree_stays_inside(tmp_path: Path) -> None:
     assert refused == {path for path, _ in restored.failed}
 
 
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59.999999999Z", "0001-01-01T00:00:00Z", "2262-04-12T00:00:00Z"])
+def test_any_time_that_a_tree_may_have_is_restored(tmp_path: Path, at: str) -> None:
+    """What lies beyond 64 bits of nanoseconds costs nothing but what the file system can't keep of it."""
+    repository = make_repository(tmp_path / "repository")
+    with Writer(repository) as writer:
+        nodes = [file_node(name, writer.store(BlobType.DATA, b"content")[0].hex()) for name in ("far", "near")]
+        nodes[0].mtime = nodes[0].atime = at
+        tree = writer.store(BlobType.TREE, encode_tree(encode_node(node) for node in nodes))[0]
+    with opened(tmp_path / "target") as fd:
+        assert () == Restorer(repository, fd).restore(tree).failed
+    os.utime(tmp_path / "repository", ns=(time_ns(at), time_ns(at)))
+    assert (tmp_path / "repository").stat().st_mtime == (tmp_path / "target/far").stat().st_mtime
+    assert b"content" == (tmp_path / "target/near").read_bytes()
+
+
 def test_a_directory_that_is_swapped_meanwhile_is_refused(tmp_path: Path) -> None:
     """Another directory, or a link, put in place of one that was just made gets nothing."""
     source = build_tree(tmp_path / "source", {"d": {"a": b"secret"}, "e": {"a": b"secret"}, "ok": {"a": b"fine"}})

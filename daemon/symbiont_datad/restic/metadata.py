@@ -22,31 +22,39 @@ Target = int | bytes | str
 _O_PATH = getattr(os, "O_PATH", 0)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
+_NS = 1_000_000_000
 _OWNERS = 1 << 32
 """restic's numbers of users and groups are `uint32`, and so are the system's."""
 
 
 class Metadata(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What is restored of a node beside its content. `mode` as chmod(2) takes it, times in nanoseconds since 1970."""
+    """What is restored of a node beside its content. `mode` as chmod(2) takes it; times as seconds since 1970 and
+    nanoseconds, because nanoseconds alone fill 64 bits in the year 2262, and a tree may have the year 9999.
+    """
 
     mode: int
     uid: int
     gid: int
-    atime_ns: int
-    mtime_ns: int
+    atime: tuple[int, int]
+    mtime: tuple[int, int]
     attributes: list[tuple[str, bytes]]
+
+    @property
+    def times_ns(self) -> tuple[int, int]:
+        """When it was read and written last, in nanoseconds since 1970."""
+        return self.atime[0] * _NS + self.atime[1], self.mtime[0] * _NS + self.mtime[1]
 
 
 def metadata_of(node: Node) -> Metadata:
     """What a node says of owner, mode, times and extended attributes. Raises Damaged."""
-    mtime = time_ns(node.mtime)
+    mtime = divmod(time_ns(node.mtime), _NS)
     if not (0 <= node.uid < _OWNERS and 0 <= node.gid < _OWNERS):
         raise Damaged(f"there can be no owner {node.uid}:{node.gid}")
     return Metadata(
         permissions(node.mode),
         node.uid,
         node.gid,
-        mtime if node.atime == node.mtime else time_ns(node.atime),
+        mtime if node.atime == node.mtime else divmod(time_ns(node.atime), _NS),
         mtime,
         [(attribute.name, attribute.value) for attribute in node.extended_attributes],
     )
@@ -57,9 +65,9 @@ def time_ns(text: str) -> int:
     moment, dot, rest = text.partition(".")
     try:
         if not dot:
-            return _seconds(text) * 1_000_000_000
+            return _seconds(text) * _NS
         zone = rest.lstrip("0123456789")
-        return _seconds(moment + zone) * 1_000_000_000 + int(f"{rest[: len(rest) - len(zone)]:0<9}"[:9])
+        return _seconds(moment + zone) * _NS + int(f"{rest[: len(rest) - len(zone)]:0<9}"[:9])
     except (ValueError, TypeError, OverflowError):  # no time; one without a zone; one before the first year
         raise Damaged(f"the time {text!r} can't be read") from None
 
@@ -76,7 +84,7 @@ def apply(fd: int, wanted: Metadata, born: tuple[int, int]) -> None:
     """
     if born == (wanted.uid, wanted.gid) and not wanted.attributes:
         os.fchmod(fd, wanted.mode)
-        os.utime(fd, ns=(wanted.atime_ns, wanted.mtime_ns))
+        os.utime(fd, ns=wanted.times_ns)
     else:
         _apply(fd, 0, wanted, {})
 
@@ -107,7 +115,7 @@ def _apply(target: Target, kind: int, wanted: Metadata, how: dict[str, Any]) -> 
     try:
         if kind != stat.S_IFLNK:
             os.chmod(target, wanted.mode & ~denied, **how)
-        os.utime(target, ns=(wanted.atime_ns, wanted.mtime_ns), **how)
+        os.utime(target, ns=wanted.times_ns, **how)
     except OSError as error:
         failures.append(error)
     if failures:
