@@ -134,8 +134,8 @@ def test_an_old_ledger_is_brought_up_by_a_reader(tmp_path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.record([Action("a", "b", "c", "d")], 1.0)
     with sqlite3.connect(path) as db:
-        for statement in ("drop index actions_by_kind", "drop index actions_failed", "drop index runs_failed"):
-            db.execute(statement)
+        for index in ("actions_by_kind", "actions_failed", "runs_by_number", "runs_failed"):
+            db.execute(f"drop index {index}")
         db.execute("drop table snapshots")
         db.execute("pragma user_version = 2")
     db.close()

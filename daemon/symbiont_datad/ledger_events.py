@@ -119,9 +119,10 @@ with recursive jobs (job) as (
     select min(job) from runs
     union all select (select min(job) from runs where runs.job > jobs.job) from jobs where jobs.job is not null)
 select {columns} from jobs join runs on runs.id = (
-    select id from runs where runs.job = jobs.job {only} order by started_at desc, id desc limit 1)
+    select id from runs where runs.job = jobs.job {only} order by id desc limit 1)
 """
-"""The newest run of each job: one step into the index for each, however many runs there are."""
+"""The newest run of each job: one step into the index for each, however many runs there are. The newest by number: the
+clock may have been ahead when an earlier one ran."""
 
 KINDS_SINCE = """
 with recursive kinds (kind) as (

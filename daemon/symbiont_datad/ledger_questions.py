@@ -23,14 +23,8 @@ class Questions:
     # Runs
 
     def last_successes(self) -> dict[str, float]:
-        """When each job last began a run that ended well (done, or done with something left).
-
-        The last one by number: the clock may have been ahead when an earlier one ran.
-        """
-        query = (
-            "select job, started_at from runs where id in "
-            "(select max(id) from runs where outcome in (?, ?) group by job)"
-        )
+        """When each job last began a run that ended well (done, or done with something left)."""
+        query = ledger_events.LAST_RUNS.format(columns="jobs.job, runs.started_at", only="and outcome in (?, ?)")
         return dict(self._rows(query, (Outcome.DONE, Outcome.LEFT)))
 
     def last_runs(self) -> dict[str, Run]:

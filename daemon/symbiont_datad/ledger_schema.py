@@ -39,6 +39,7 @@ create index usage_below_by_time on usage_below (at);
 """,
     """
 create index actions_by_kind on actions (kind, at);
+create index runs_by_number on runs (job);
 create index actions_failed on actions (at) where state = 'failed';
 create index runs_failed on runs (started_at) where outcome = 'failed';
 create table snapshots (
