@@ -10,7 +10,9 @@
   const refresh = async () => {
     if (paused || document.hidden) return;
     try {
-      const answer = await fetch(location.pathname + location.search, { cache: "no-store", credentials: "same-origin" });
+      // Not relative to the page: where its address holds a password, such a request is refused.
+      const self = location.origin + location.pathname + location.search;
+      const answer = await fetch(self, { cache: "no-store", credentials: "same-origin" });
       if (!answer.ok) throw new Error(String(answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of document.querySelectorAll("[data-live]")) {
