@@ -1,6 +1,7 @@
 """Where the daemon's own directory is: what is found without the settings' model is what the model finds."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from symbiont_datad import settings_places, settings_sources
 from symbiont_datad.errors import SettingsError
 from symbiont_datad.settings import load
-from symbiont_datad.settings_places import Unsure, daemon_dir
+from symbiont_datad.settings_places import Unsure, daemon_dir, root_and_daemon_dir
 
 
 @pytest.fixture
@@ -24,11 +25,12 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def by_model(config: Path | None, root: Path | None, environ: dict[str, str]) -> Path | None:
-    """What the loader of all settings finds; None when it refuses."""
+def by_model(config: Path | None, root: Path | None, environ: dict[str, str]) -> tuple[Path, Path] | None:
+    """The data directory and the daemon's own by the loader of all settings; None when it refuses."""
     overrides = {"root_data_dir": str(root)} if root is not None else {}
     try:
-        return load(config, overrides, environ).settings.daemon_dir
+        found = load(config, overrides, environ).settings
+        return found.root_data_dir, found.daemon_dir
     except SettingsError:
         return None
 
@@ -81,13 +83,13 @@ def test_it_agrees_with_the_model(
         if text is not None:
             file.write_text(text)
     config = places / "named.toml" if named is not None else None
-    try:
-        found = daemon_dir(config, root, environ)
-    except Unsure:
-        return
     expected = by_model(config, root, environ)
-    if expected is not None:  # else another setting is wrong, which is no matter here
-        assert expected == found
+    if expected is None:  # another setting is wrong, which is no matter here
+        return
+    with suppress(Unsure):
+        assert expected[1] == daemon_dir(config, root, environ)
+    with suppress(Unsure):
+        assert expected == root_and_daemon_dir(config, root, environ)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ RUN_SECRETS = Path("/run/secrets")
 
 _LARGEST_FILE = 4 * 1024 * 1024
 _ROOT, _OWN = "root_data_dir", "daemon_dir"
+_USUAL = "~/.symbiont/data"
 
 
 class Unsure(Exception):
@@ -29,16 +30,33 @@ def daemon_dir(config_file: Path | None, root: Path | None, environ: Mapping[str
     then judges it.
     """
     home = home_directory(environ)
+    return _own(_given(config_file, root, environ, home), environ, home)
+
+
+def root_and_daemon_dir(config_file: Path | None, root: Path | None, environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """The same for the data directory and the daemon's own, for commands that only look."""
+    home = home_directory(environ)
+    given = _given(config_file, root, environ, home)
+    return _plain(given.get(_ROOT, _USUAL), home), _own(given, environ, home)
+
+
+def _given(
+    config_file: Path | None, root: Path | None, environ: Mapping[str, str], home: Path | None
+) -> dict[str, str]:
     given: dict[str, str] = {_ROOT: str(root)} if root is not None else {}
     for source in (_variables(environ), _file(config_file, environ, home), _credentials(environ)):
         for name, value in source.items():
             given.setdefault(name, value)
+    return given
+
+
+def _own(given: Mapping[str, str], environ: Mapping[str, str], home: Path | None) -> Path:
     if _OWN in given:
         return _plain(given[_OWN], home)
     state = state_directory(environ)
     if state is not None:
         return state / "datad"
-    return _plain(given.get(_ROOT, "~/.symbiont/data"), home).parent / "datad"
+    return _plain(given.get(_ROOT, _USUAL), home).parent / "datad"
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:

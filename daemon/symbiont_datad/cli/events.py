@@ -48,8 +48,8 @@ def events(
     """
     from symbiont_datad.ledger import Ledger
 
-    settings = invocation(ctx).load().settings
-    relative = _relative(path, str(settings.root_data_dir))
+    root, daemon_dir = invocation(ctx).places()
+    relative = _relative(path, str(root))
     shown = limit if limit is not None else _FOLLOWED if follow and not since else _DEFAULT
     wanted = Filter(
         since=point_in_time(since, "--since") if since else 0.0,
@@ -62,12 +62,12 @@ def events(
         text=search,
         limit=shown or -1,
     )
-    ledger_path = settings.daemon_dir / "ledger.db"
+    ledger_path = daemon_dir / "ledger.db"
     if follow:
         _follow(ledger_path, wanted, as_json or as_lines)
     with Ledger.for_reading(ledger_path) as ledger:
         rows = ledger.events(wanted)
-    held, newest = _held(str(settings.root_data_dir), relative)
+    held, newest = _held(str(root), relative)
     if as_lines:
         _tell(rows, as_lines)
         return

@@ -36,6 +36,25 @@ class Invocation:
         finally:
             gc.enable()  # see `main`
 
+    def places(self) -> tuple[Path, Path]:
+        """The data directory and the daemon's own, without the settings' model where that is not needed: it takes
+        longer than all else that a command does which only looks. Raises SettingsError.
+        """
+        import gc
+
+        from symbiont_datad.settings_places import Unsure, root_and_daemon_dir
+
+        root = self.root
+        if root is not None and root.parts and not str(root).startswith("~"):
+            root = Path(os.path.abspath(root))
+        try:
+            return root_and_daemon_dir(self.config, root, os.environ)
+        except Unsure:
+            settings = self.load().settings
+            return settings.root_data_dir, settings.daemon_dir
+        finally:
+            gc.enable()  # see `main`
+
 
 def invocation(ctx: typer.Context) -> Invocation:
     """What was typed before the command that has this context."""

@@ -31,10 +31,10 @@ def status(
     """How things are: what to look at first, then usage, snapshots, contexts, jobs."""
     from symbiont_datad.status import collect
 
-    settings = invocation(ctx).load().settings
+    root, daemon_dir = invocation(ctx).places()
     try:
         while True:
-            found = collect(str(settings.root_data_dir), settings.daemon_dir)
+            found = collect(str(root), daemon_dir)
             _show(found, time.time(), watch, as_json)
             if not watch:
                 return
