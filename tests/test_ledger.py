@@ -147,6 +147,19 @@ def test_a_damaged_ledger_is_moved_aside_whole(path: Path) -> None:
         assert 1 == len(ledger.actions())
 
 
+def test_a_ledger_whose_schema_is_no_text_is_damaged_too(path: Path) -> None:
+    """sqlite3 can't even put SQLite's message into words: the daemon starts all the same."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("create table runs_ (n)")
+    path.write_bytes(path.read_bytes().replace(b"runs_", b"\xe3" * 5).replace(b"(n)", b"(n,"))
+    with pytest.raises(LedgerError):
+        Ledger.for_reading(path)
+    with Ledger(path) as ledger:
+        assert ledger.replaced is not None
+        assert 1 == ledger.begin_run("sweep", 1.0)
+
+
 def test_a_damaged_ledger_is_left_alone_by_those_who_only_read(path: Path) -> None:
     """`status` and `events` say that it can't be read, and move nothing."""
     path.parent.mkdir()

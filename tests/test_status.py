@@ -164,7 +164,7 @@ def test_before_the_first_start_there_is_nothing_and_nothing_is_made(tmp_path: P
 
 def test_a_state_that_can_not_be_read_is_no_state(tmp_path: Path) -> None:
     """Half a file, or one of another version, is passed over."""
-    for text in ("", "{", "[]", '{"schema": 1}', '{"schema": 2, "pid": 1, "more": true}'):
+    for text in ("", "{", "[]", '{"schema": 1}', '{"schema": 2, "pid": 1, "more": true}', "[" * 5000):
         (tmp_path / "status.json").write_text(text)
         assert read_state(tmp_path) is None
 

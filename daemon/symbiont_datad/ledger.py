@@ -25,6 +25,9 @@ from symbiont_datad.ledger_questions import Questions
 from symbiont_datad.ledger_schema import MIGRATIONS, SnapshotRow, SpacePoint, UsagePoint
 from symbiont_datad.report import Action, CacheUse, Finding, JobReport, printable
 
+_DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises: of a damaged file, whose messages or texts are no UTF-8, in Python's own words."""
 _BUSY_S = 5.0
 _LAST_ROW = 2**63 - 1
 _RESERVE = 1 << 20
@@ -89,7 +92,7 @@ class Ledger(Questions):
             self._db = self._open()
         except sqlite3.OperationalError as error:  # locked, full, not permitted: the file itself may be whole
             raise LedgerError(f"{path}: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             if not replace_damaged:
                 raise LedgerError(f"{path}: {error}") from error
             self.replaced = path.with_name(f"{path.name}.damaged-{int(time.time())}")
@@ -194,7 +197,7 @@ class Ledger(Questions):
                     raise
                 self._db.execute("commit")
                 self._was_full = False
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 self._was_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
                 if self._db.in_transaction:
                     self._db.execute("rollback")
@@ -226,7 +229,7 @@ class Ledger(Questions):
         try:
             with self._lock, closing(self._db.execute(query, values)) as cursor:
                 return cursor.fetchall()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise LedgerError(f"{self.path}: {error}") from error
 
     # Runs

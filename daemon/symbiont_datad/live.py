@@ -15,6 +15,8 @@ from symbiont_datad.fsops.lock import holder
 
 _STATE = "status.json"
 _LOOK_AGAIN_S = (0.0, 0.05, 0.2)
+_NOT_OURS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What comes of a file that is just being written over, or is none of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,6 @@ def read_state(daemon_dir: Path) -> LiveState | None:
             return LiveState(**found)
         except OSError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError):  # it is just being written over, or is none of ours
+        except _NOT_OURS:
             continue
     return None

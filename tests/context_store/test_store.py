@@ -524,3 +524,21 @@ def test_settings_of_the_daemon_are_those_of_the_store(
     ContextStore.from_settings().save(contexts.context("agent"))
     assert ["A.json.age"] == names(tmp_path / "data")
     assert contexts.context("agent") == ContextStore.from_settings().load(AGENT).context
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 900 + "]" * 900])
+def test_json_that_python_cant_hold_is_damage(tmp_path: Path, value: str) -> None:
+    """A number of thousands of digits, values nested in each other: an error of ours, or the context itself."""
+    root = tmp_path / "data"
+    store = ContextStore(FilePersistenceConfig(root_data_dir=root, enable_compression=False))
+    context = new_context()
+    store.save(context)
+    (file,) = (root / "state/agents").glob("*.json")
+    file.write_text(file.read_text().replace('"variables": {', f'"variables": {{"deep": {value}, ').replace(", }", "}"))
+    os.utime(file, (1e9, 1e9))
+    try:
+        loaded = store.load(context["agent_id"])
+    except DamagedContext:
+        pass
+    else:
+        assert "deep" in loaded.context["memory"]["working_memory"]["variables"]

@@ -387,3 +387,17 @@ def test_a_large_database_is_copied_between_two_transactions(tree: Path, scratch
     assert "" == complaints
     assert int(progress.split()[-1]) > 5
     assert [(True,)] == query(content, "SELECT (SELECT total(n) FROM a) = (SELECT total(n) FROM b)")
+
+
+def test_a_database_whose_schema_is_no_text_is_not_copied(tmp_path: Path) -> None:
+    """An agent's file of a few kilobytes must not end a backup: it is damaged, and that is told."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("create table aaaa (n)")
+    path.write_bytes(path.read_bytes().replace(b"aaaa", b"\xe3" * 4).replace(b"(n)", b"(n,"))
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(NotCopied, match="damaged"), consistent_copy(fd, b"a.db", tmp_path):
+            raise AssertionError("it was copied")
+    finally:
+        os.close(fd)

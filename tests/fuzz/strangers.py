@@ -1,6 +1,7 @@
 """Targets: requests, logs, and files of other programs."""
 
 import json
+import os
 import sqlite3
 import struct
 from contextlib import suppress
@@ -16,6 +17,7 @@ from symbiont_datad.formats import (
     vectors,
 )
 from symbiont_datad.formats.packed import packing
+from symbiont_datad.formats.sqlite import NotCopied, whole_copy
 from symbiont_datad.fsops import blank
 from symbiont_datad.fsops.collapse import find_cut
 from symbiont_datad.retention.days import end_of_day, is_day
@@ -117,6 +119,12 @@ def _database(data: bytes) -> None:
     with scratch() as folder:
         file = folder / "a.db"
         file.write_bytes(data)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with suppress(NotCopied), whole_copy(fd, b"a.db", folder, timeout_s=1.0) as copy:
+                sqlite_facts.content(copy)
+        finally:
+            os.close(fd)
         sqlite_facts.content(file)
 
 
@@ -170,7 +178,7 @@ TARGETS = (
         (b"*", b"**", b"/", b"?", b"[", b"]", b"[!", b"{", b"}", b"\\", b"a"),
     ),
     Target("lance-manifest", _manifest, _manifest_seeds, (ValueError,)),
-    Target("sqlite-database", _database, _database_seeds, (sqlite3.Error,)),
+    Target("sqlite-database", _database, _database_seeds, (sqlite3.Error, UnicodeDecodeError)),
     Target(
         "packed-day", _packed, _packed_seeds, (OSError, ValueError),
         (b"ustar\0", b"x" * 20, b"0000644\0", b"path=", b"mtime=", b"GNU.sparse.major=1\n"),

@@ -246,7 +246,10 @@ class ContextStore:
         return self._loaded(best, f"{own} {problem}; loaded instead: {best.name}, as of {when} ({age} ago)")
 
     def _loaded(self, found: Found, note: str) -> Loaded:
-        context: Context = json.loads(text_of(found.data))
+        try:
+            context: Context = json.loads(text_of(found.data))
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; values nested too deep
+            raise DamagedContext(f"{found.name} is JSON that Python can't hold: {error}") from None
         return Loaded(context, Path(self._tree.path, self._files.path, found.name), note)
 
 

@@ -127,6 +127,8 @@ def whole_copy(
             raise NotCopied(f"it can't be copied: {error.strerror or error}") from error
         except sqlite3.Error as error:
             raise NotCopied(f"SQLite can't copy it: {error}") from error
+        except UnicodeDecodeError as error:  # sqlite3 has no errors whose text is none: they quote the schema
+            raise NotCopied("it is damaged: its schema is no text") from error
         yield copy
 
 

@@ -66,7 +66,7 @@ def content(path: Path) -> Content:
     """What is in a whole database that nobody else has, by its path. Its schema is a stranger's: nothing in it is run.
 
     Chroma's and Qdrant's tables are known; of others, the only table, or the only one with a column of vectors, counts.
-    Raises `sqlite3.Error` when it can't be read.
+    Raises `sqlite3.Error` when it can't be read, and UnicodeDecodeError when not even SQLite's message can.
     """
     with closing(
         sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1", uri=True, timeout=0)

@@ -247,7 +247,7 @@ def _content(tree: Tree, entry: Entry, scratch: Path, found: Found) -> sqlite_fa
     except sqlite_files.NotCopied as error:
         if "damaged" in error.reason or "SQLite can't" in error.reason:
             found.damaged[entry.path] = error.reason
-    except (OSError, UnsafePath, sqlite3.Error):
+    except (OSError, UnsafePath, sqlite3.Error, UnicodeDecodeError):
         pass
     return sqlite_facts.Content()
 
