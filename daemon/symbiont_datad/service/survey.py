@@ -13,7 +13,7 @@ from symbiont_datad.errors import DatadError
 from symbiont_datad.report import printable
 from symbiont_datad.service.target import STATE, Account, Kind, Machine, Wanted
 from symbiont_datad.service.unit import Places
-from symbiont_datad.settings import Settings, load
+from symbiont_datad.settings import Loaded, Settings, load
 from symbiont_datad.settings_places import CONFIG_VARIABLE, PREFIX
 from symbiont_datad.settings_sections import is_loopback
 
@@ -62,12 +62,10 @@ def _program() -> str:
 
 def wanted(kind: Kind, who: Account, config: Path | None, root: Path | None) -> Wanted:
     """What the settings ask of a service of this kind. Raises SettingsError when it could not start with them."""
-    home = STATE if kind is Kind.SYSTEM else who.home
-    environ = {"HOME": home, **({"STATE_DIRECTORY": STATE} if kind is Kind.SYSTEM else {})}
+    home = _home(kind, who)
     default = usual(kind, who).data[0]
-    found = load(config, {"root_data_dir": str(root)} if root is not None else {}, environ)
-    chosen = default if found.origins["root_data_dir"] == "default" else str(found.settings.root_data_dir)
-    settings = load(config, {}, {**environ, _ROOT: chosen}).settings
+    settings = as_seen_by(kind, who, config, root).settings
+    chosen = str(settings.root_data_dir)
     http = settings.http.listen
     unit_has = f"/home/{who.name}/.symbiont/data" if kind is Kind.INSTANCE else default
     variables = [(_ROOT, chosen)] if chosen != unit_has else []
@@ -84,6 +82,19 @@ def wanted(kind: Kind, who: Account, config: Path | None, root: Path | None) -> 
         missing=tuple(path for path in needed if not os.path.isdir(path)),
         data=(str(settings.root_data_dir), settings.backup.repository or "", str(settings.daemon_dir)),
     )
+
+
+def as_seen_by(kind: Kind, who: Account, config: Path | None, root: Path | None) -> Loaded:
+    """The settings as a service of this kind loads them: without this shell's environment. Raises SettingsError."""
+    environ = {"HOME": _home(kind, who), **({"STATE_DIRECTORY": STATE} if kind is Kind.SYSTEM else {})}
+    found = load(config, {"root_data_dir": str(root)} if root is not None else {}, environ)
+    default = usual(kind, who).data[0]
+    chosen = default if found.origins["root_data_dir"] == "default" else str(found.settings.root_data_dir)
+    return load(config, {}, {**environ, _ROOT: chosen})
+
+
+def _home(kind: Kind, who: Account) -> str:
+    return STATE if kind is Kind.SYSTEM else who.home
 
 
 def usual(kind: Kind, who: Account) -> Wanted:
