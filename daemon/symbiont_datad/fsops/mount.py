@@ -13,13 +13,17 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mount: its number, that of the one below it, the device, which directory of it, and where that is seen."""
+    """One mount: its number, that of the one below it, the device, which directory of it, and where that is seen.
+
+    `kind`: that of its file system (`ext4`).
+    """
 
     number: int
     below: int
     device: str
     root: str
     point: str
+    kind: str = ""
 
 
 def mounts() -> tuple[Mount, ...]:
@@ -33,13 +37,24 @@ def mounts() -> tuple[Mount, ...]:
     except FileNotFoundError:
         return ()
     return tuple(
-        Mount(int(number), int(below), device.decode(), _unescaped(root), _unescaped(point))
-        for number, below, device, root, point, _ in lines
+        Mount(int(number), int(below), device.decode(), _unescaped(root), _unescaped(point), _kind(rest))
+        for number, below, device, root, point, rest in lines
     )
+
+
+def _kind(rest: bytes) -> str:
+    """What follows the dash behind options and optional fields."""
+    return rest.partition(b" - ")[2].partition(b" ")[0].decode("ascii", "replace")
 
 
 def _unescaped(field: bytes) -> str:
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
+
+
+def mount_holding(path: str, seen: Iterable[Mount]) -> Mount | None:
+    """The mount that an absolute path without links in it is on; None where that is not among those seen."""
+    seen = tuple(seen)
+    return _on_top(path, seen) or _around(path, seen)
 
 
 def mount_points() -> frozenset[str]:
