@@ -16,7 +16,7 @@ PACKAGE = Path(symbiont_datad.__file__).parent
 FLOORS = (
     {"cli"},
     {"supervisor"},
-    {"schedule", "observation"},
+    {"schedule", "observation", "doctor"},
     {"jobs", "guard", "service"},
     {"migrate", "layout", "status", "context_store"},
     {"settings", "retention", "ledger", "live", "events"},

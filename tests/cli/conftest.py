@@ -42,6 +42,11 @@ class Done:
         assert 1 == document["schema"]
         return document
 
+    @property
+    def of_tree(self) -> list[Any]:
+        """What `check` found in the tree, without what it found of the machine."""
+        return [one for one in self.document["findings"] if one["probe"] == "tree"]
+
 
 Datad = Callable[..., Done]
 

@@ -37,7 +37,7 @@ def broken(root: Path, datad: Datad) -> dict[str, Path]:
 def test_check_says_what_a_sweep_would_do(root: Path, datad: Datad, broken: dict[str, Path]) -> None:
     """Each file with its damage, how bad that is, and what to do; nothing is touched."""
     done = datad("check", "--json")
-    found = {finding["path"]: finding for finding in done.document["findings"]}
+    found = {finding["path"]: finding for finding in done.of_tree}
     cut, lost = (found[str(broken[name].relative_to(root))] for name in ("cut", "lost"))
     assert (3, 2) == (done.returncode, len(found))
     assert ("context_truncated", "error", "the next sweep heals it") == (cut["kind"], cut["severity"], cut["remedy"])

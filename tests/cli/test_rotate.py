@@ -75,5 +75,5 @@ def test_check_finds_an_audit_archive_that_was_changed(datad: Datad, log: Path, 
     assert 3 == done.returncode
     assert f"error: audit archive altered: logs/audit/{archive.name}: its SHA-256 is " in done.stdout
     archive.unlink()
-    (finding,) = datad("check", "--json").document["findings"]
+    (finding,) = datad("check", "--json").of_tree
     assert ("audit_archive_missing", "error") == (finding["kind"], finding["severity"])

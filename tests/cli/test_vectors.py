@@ -82,7 +82,7 @@ def test_check_tells_of_collections_and_prompts(datad: Datad, collections: Path,
     lance_dataset(collections / "collections/memories/t.lance")
     (collections / "collections/memories/t.lance/data/3.lance").unlink()
     done = datad("check", "--json")
-    found = {one["kind"]: one for one in done.document["findings"]}
+    found = {one["kind"]: one for one in done.of_tree}
     assert 3 == done.returncode
     assert {
         "collection_reclaimable": "info", "collection_damaged": "error", "template_unusable": "warning",

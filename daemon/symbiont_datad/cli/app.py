@@ -7,6 +7,7 @@ import typer
 
 import symbiont_datad
 from symbiont_datad.cli import (
+    check,
     config,
     events,
     health,
@@ -57,7 +58,7 @@ def options(
 
 app.command()(run.run)
 app.command()(tree.init)
-app.command()(tree.check)
+app.command()(check.check)
 app.command()(status.status)
 app.command()(events.events)
 app.command()(jobs.sweep)
