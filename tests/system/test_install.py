@@ -11,6 +11,7 @@ from tests.system.machine import PROGRAM, Machine, wait_until
 pytestmark = pytest.mark.slow
 
 UNIT = "/etc/systemd/system/symbiont-datad.service"
+DATA = "/var/lib/symbiont/data"
 
 
 @pytest.fixture
@@ -59,6 +60,28 @@ def test_as_root(clean: Machine) -> None:
     assert "not-found" == clean.show("symbiont-datad.service", "LoadState")
     left = set(clean.sh("find /etc /usr/local | sort").split()) - set(before.split())
     assert set() == {path for path in left if "symbiont-datad" in path}
+
+
+def test_check_looks_at_the_service(clean: Machine) -> None:
+    """All good after an install; a settings file that was not read again, a unit of other settings, a service down."""
+
+    def found() -> dict[str, str]:
+        said = json.loads(clean.run("symbiont-datad", "--root", DATA, "check", "--json", check=False).stdout)
+        mine = [one for one in said["findings"] if one["probe"] in ("service", "daemon") and one["severity"] != "info"]
+        return {one["kind"]: one["remedy"] for one in mine}
+
+    clean.run("symbiont-datad", "service", "install", "--yes")
+    until(lambda: {} == found(), 30)
+    clean.write("/etc/symbiont/datad.toml", "backup_count = 5\n")
+    assert {"settings_not_read"} == set(found())
+    clean.sh("systemctl reload symbiont-datad")
+    assert {} == found()
+    clean.write("/etc/symbiont/datad.toml", "backup_count = 5\nhttp.listen = '127.0.0.1:8126'\n")
+    assert {"settings_not_read", "service_outdated"} == set(found())
+    clean.sh("systemctl stop symbiont-datad; systemctl disable symbiont-datad")
+    down = found()
+    assert {"service_down", "service_disabled", "service_outdated"} == set(down)
+    assert "`systemctl start symbiont-datad.service`" in down["service_down"]
 
 
 def test_a_changed_unit_is_not_overwritten(clean: Machine) -> None:
