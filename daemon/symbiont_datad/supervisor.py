@@ -246,6 +246,7 @@ class Supervisor:
             self._endpoint.follow(wanted)
             self._meter.follow(*_metering(settings))
             emit("settings_reloaded")
+        self._write_state()
         self._notifier.ready(self._summary())
 
     def _refuse_moved(self, settings: "Settings") -> None:
@@ -489,8 +490,8 @@ def _standing(name: str, progress: Progress | None) -> str:
     if progress is None:
         return name
     parts = [progress.phase] if progress.phase != name else []
-    if progress.total_bytes:
-        parts.append(f"{min(progress.bytes / progress.total_bytes, 1):.0%}".replace("%", " %"))
+    if progress.total_bytes and progress.bytes <= progress.total_bytes:  # else it was a guess, and is passed
+        parts.append(f"{progress.bytes / progress.total_bytes:.0%}".replace("%", " %"))
     parts += [f"{progress.files:,} files"] if progress.files else []
     parts += [format_size(progress.bytes)] if progress.bytes else []
     return f"{name}: {', '.join(parts)}" if parts else name

@@ -6,6 +6,7 @@ import typer
 
 from symbiont_datad.cli import show
 from symbiont_datad.cli.invocation import invocation
+from symbiont_datad.cli.progress import watched
 from symbiont_datad.errors import DatadError, ExitCode
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import printable
@@ -29,13 +30,15 @@ def versions(ctx: typer.Context, path: PathArgument, as_json: Json = False) -> N
 
     `*` is what is there now. Exit code 3 when a snapshot could not be looked into.
     """
+    from symbiont_datad.jobs.context import Progress
     from symbiont_datad.jobs.history import file_versions
     from symbiont_datad.jobs.repository import told
 
     repository, tree, path = _opened(ctx, path)
     lost: list[tuple[str, str]] = []
-    with told():
-        found, current = file_versions(repository, tree, path, lambda name, reason: lost.append((name, reason)))
+    progress = Progress("versions")
+    with told(), watched(progress, False):
+        found, current = file_versions(repository, tree, path, lambda *one: lost.append(one), progress)
     if as_json:
         records = [_record(version, number == current) for number, version in enumerate(found)]
         unread = [{"id": name, "reason": reason} for name, reason in lost]

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -181,7 +181,7 @@ def _run(
     with (
         stoppable() as stop,
         Ledger.for_reading(settings.ledger_path) if dry_run else open_ledger(settings) as ledger,
-        watched(progress, as_json) if streams else nullcontext(),
+        watched(progress, as_json and streams),
     ):
         report = run_here(
             name,

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from symbiont_datad.cli.show import SCHEMA
@@ -64,6 +65,7 @@ class _Lines:
 
     def __call__(self, now: "Progress") -> None:
         """Print one line."""
+        now = _sensible(now)
         elapsed = time.monotonic() - self._started
         line: dict[str, Any] = {
             "schema": SCHEMA,
@@ -104,6 +106,7 @@ class _Bar:
                 self._bar.remove_task(self._task)
             self._phase = now.phase
             self._task = self._bar.add_task(now.phase, total=None, told="")
+        now = _sensible(now)
         by_bytes = bool(now.bytes or now.total_bytes)
         self._bar.update(
             self._task,
@@ -131,6 +134,13 @@ def _new_bar() -> "Bar":
         console=Console(stderr=True, highlight=False),
         transient=True,
     )
+
+
+def _sensible(now: "Progress") -> "Progress":
+    """As it is now, without a total that was guessed and is passed: what is left is not known then."""
+    if now.bytes <= now.total_bytes or not now.total_bytes:
+        return replace(now)
+    return replace(now, total_bytes=0, total_files=0)
 
 
 def _told(now: "Progress", task: "Task") -> str:

@@ -6,6 +6,7 @@ import typer
 
 from symbiont_datad.cli import show
 from symbiont_datad.cli.invocation import invocation
+from symbiont_datad.cli.progress import watched
 from symbiont_datad.errors import ExitCode
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import printable
@@ -24,7 +25,7 @@ def snapshots(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """List the snapshots, the newest last. It takes no lock. Exit code 3 when one of them can't be read."""
-    from symbiont_datad.jobs.context import job_settings
+    from symbiont_datad.jobs.context import Progress, job_settings
     from symbiont_datad.jobs.repository import opened, told
     from symbiont_datad.jobs.snapshots import readable_snapshots
     from symbiont_datad.restic.forget import selected
@@ -32,8 +33,9 @@ def snapshots(
     show.quiet_log()
     settings = job_settings(invocation(ctx).load().settings).repository
     repository = opened(settings)
-    with told():
-        listed, unread = readable_snapshots(repository)
+    progress = Progress("snapshots")
+    with told(), watched(progress, False):
+        listed, unread = readable_snapshots(repository, progress)
     found = selected(listed, host=host, tags=tag or (), paths=path or ())
     if as_json:
         document = {"repository": repository.backend.location, "snapshots": [record(*one) for one in found]}

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -127,9 +127,13 @@ def take(
 
 
 def _begin(context: JobContext, tag: str, parents: Sequence[Named]) -> None:
-    """What is ahead is about what there was the last time."""
+    """What is ahead is about what there was the last time; of the first backup, what was counted for the usage."""
     last = next((snapshot.summary for _, snapshot in parents if tag in snapshot.tags), None)
     files, size = (last.total_files_processed, last.total_bytes_processed) if last else (0, 0)
+    if last is None and tag == BACKUP:
+        with suppress(LedgerError):
+            usage, _ = context.ledger.usage()
+            files, size = sum(point.files for point in usage), sum(point.bytes for point in usage)
     context.progress.begin(tag, files, size)
 
 

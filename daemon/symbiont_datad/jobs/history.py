@@ -1,12 +1,13 @@
 """One file through time: its versions in the snapshots, and the one that is there now."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.root import Tree
+from symbiont_datad.jobs.context import Progress
 from symbiont_datad.jobs.repository import identity
 from symbiont_datad.jobs.snapshots import Named, of_this_host, place_in, readable_snapshots, root_in
 from symbiont_datad.report import printable
@@ -32,13 +33,15 @@ class Content:
     size: int
 
 
-def file_versions(repository: Repository, tree: Tree, path: str, lost: Lost) -> tuple[list[Version], int | None]:
+def file_versions(
+    repository: Repository, tree: Tree, path: str, lost: Lost, progress: Progress
+) -> tuple[list[Version], int | None]:
     """The distinct versions of a file, newest first, and which of them is what is there now (None: none of them).
 
     `path` is relative to the data directory. Looked at are the snapshots that this host made (of all, when it made
     none). Raises RepositoryError.
     """
-    listed, unread = readable_snapshots(repository)
+    listed, unread = readable_snapshots(repository, progress)
     for name, reason in unread:
         lost(name, reason)
     found = of_this_host(listed, identity().hostname)[::-1]
@@ -51,8 +54,15 @@ def file_versions(repository: Repository, tree: Tree, path: str, lost: Lost) -> 
         lost(name, str(error))
 
     same_place = [one for one in found if root_in(one[1], tree.path) == root]
-    known = versions(repository, wanted, same_place, on_error=failed)
+    progress.begin("look into snapshots", len(same_place))
+    known = versions(repository, wanted, _counted(same_place, progress), on_error=failed)
     return known, _current(repository, tree, path, known)
+
+
+def _counted(snapshots: Iterable[Named], progress: Progress) -> Iterator[Named]:
+    for one in snapshots:
+        yield one
+        progress.files += 1
 
 
 def _current(repository: Repository, tree: Tree, path: str, known: list[Version]) -> int | None:

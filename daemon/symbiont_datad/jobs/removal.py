@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.remove import Failure, remove
 from symbiont_datad.fsops.walk import Entry
-from symbiont_datad.jobs.context import JobContext
+from symbiont_datad.jobs.context import JobContext, Progress
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.report import Action
 
@@ -119,12 +119,14 @@ def carry_out(
     *,
     threads: int = 1,
     batch: int = 0,
+    phase: str = "remove",
 ) -> Removed:
     """Do `work` to all things, a `batch` at a time (0: `BATCH`), each batch in up to so many `threads`.
 
     The actions are those of the things, in the same order and with their paths. `work` hands back what it left, by
-    these paths.
+    these paths. `phase`: what the job's progress calls it.
     """
+    context.progress.begin(phase, len(actions), sum(action.bytes for action in actions))
     done: list[Action] = []
     failures: list[Failure] = []
     interrupted = False
@@ -140,10 +142,10 @@ def carry_out(
             failed = under_way.wait() if under_way else []
             following = _UnderWay(pool, threads, things[start : start + size], some, rows, work)
             if under_way:
-                _close(book, under_way, failed, done, failures)
+                _close(context.progress, book, under_way, failed, done, failures)
             under_way = following
         if under_way:
-            _close(book, under_way, under_way.wait(), done, failures)
+            _close(context.progress, book, under_way, under_way.wait(), done, failures)
     return Removed(done, failures, interrupted)
 
 
@@ -171,10 +173,17 @@ class _UnderWay(Generic[T]):
 
 
 def _close(
-    book: Book, batch: "_UnderWay[T]", failed: list[Failure], done: list[Action], failures: list[Failure]
+    progress: Progress,
+    book: Book,
+    batch: "_UnderWay[T]",
+    failed: list[Failure],
+    done: list[Action],
+    failures: list[Failure],
 ) -> None:
     kept = {failure.path for failure in failed}
     finished = [action for action in batch.actions if action.path not in kept]
+    progress.files += len(batch.actions)
+    progress.bytes += sum(action.bytes for action in batch.actions)
     book.confirm(batch.rows, finished, failed)
     done += finished
     failures += failed

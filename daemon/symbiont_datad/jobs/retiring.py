@@ -34,6 +34,7 @@ def retire(context: JobContext, rule: Rule, keeping: Keeping, book: Book, tally:
 
     Raises UnsafePath when the rule's directory can't be reached.
     """
+    context.progress.begin(f"look at {rule.directory}")
     listing = list_for(context.layout, rule)
     tally.findings += listing.findings()
     keeping.leave_undone(listing)

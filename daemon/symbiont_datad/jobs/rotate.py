@@ -121,13 +121,18 @@ class _Run:
 
     def _carry_out(self, plan: RotationPlan, done: list[Task]) -> None:
         """Rotate what was planned; what is rotated is added to `done`."""
+        progress = self._context.progress
+        progress.begin("rotate", len(plan.tasks), sum(task.bytes for task in plan.tasks))
         for task in plan.tasks:
             if self._context.stopping():
                 raise Interrupted("asked to stop")
             if task.choice.way is Way.TRUNCATE:
                 emit("log_cut_unsafely", job="rotate", path=task.path, reason=task.choice.why)
+            before = progress.bytes
             if self._rotated(task):
                 done.append(task)
+            progress.files += 1
+            progress.bytes = before + task.bytes  # what was renamed, or left, was not copied
 
     def _rotated(self, task: Task) -> bool:
         action, tally = _rotation(task), self._tally
@@ -202,9 +207,14 @@ class _Run:
             if task.choice.way in (Way.RENAME, Way.TRUNCATE) and self._is_stored(task)
         ]
         if not self._storage.plain:
-            waiting = [(archive.path, archive.log) for archive in plan.store if archive.path not in going.of]
-            for path, log in [*waiting, *fresh]:
+            waiting = [archive for archive in plan.store if archive.path not in going.of]
+            size = sum(archive.size for archive in waiting) + sum(
+                task.bytes for task in done if (task.archive_path, task.path) in fresh
+            )
+            self._context.progress.begin("compress", len(waiting) + len(fresh), size)
+            for path, log in [*((archive.path, archive.log) for archive in waiting), *fresh]:
                 self._store_one(path, log)
+                self._context.progress.files += 1
         if expected := self._rotator.expected():
             there = [(archive.path, archive.log) for some in files.archives.values() for archive in some]
             for path, log in [*there, *fresh]:

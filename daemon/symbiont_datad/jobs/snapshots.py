@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from symbiont_datad.errors import DatadError
 from symbiont_datad.events import emit
+from symbiont_datad.jobs.context import Progress
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.ledger_schema import SnapshotRow
 from symbiont_datad.report import printable
@@ -22,14 +23,21 @@ Named = tuple[str, Snapshot]
 _WHOLE = "backup"  # the tag of snapshots of everything
 
 
-def readable_snapshots(repository: Repository) -> tuple[list[Named], list[tuple[str, str]]]:
+def readable_snapshots(
+    repository: Repository, progress: Progress | None = None
+) -> tuple[list[Named], list[tuple[str, str]]]:
     """The snapshots with their ids, the oldest first; and those that can't be read, with the reason.
 
     Raises RepositoryError when the repository itself can't be read.
     """
+    shown = progress or Progress()
+    shown.begin("read snapshots")
     found: list[Named] = []
     unread: list[tuple[str, str]] = []
-    for name, _ in repository.backend.list(FileKind.SNAPSHOT):
+    names = [name for name, _ in repository.backend.list(FileKind.SNAPSHOT)]
+    shown.total_files = len(names)
+    for name in names:
+        shown.files += 1
         try:
             snapshot = repository.snapshot(name)
             snapshot.at  # noqa: B018  # a time that can't be read raises here

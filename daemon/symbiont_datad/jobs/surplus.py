@@ -31,7 +31,9 @@ def remove_surplus(context: JobContext, judges: Judges, files: StateFiles, verdi
     good = {file.name.agent for file in files.contexts if _is_good(verdicts.get(file.path))}
     whole = good.difference(file.name.agent for file in files.contexts if not _is_good(verdicts.get(file.path)))
     planned: list[Planned] = []
+    context.progress.begin("check backups", len(files.backups))
     for agent, backups in files.backups.items():
+        context.progress.files += 1
         if len(backups) > keep and not context.stopping():
             for backup, reason in rotate(backups, keep, context_parses=agent in whole, parses=judges.parses):
                 action = Action("backup_rotated", backup.entry.path, "backup_count", reason, backup.entry.size)

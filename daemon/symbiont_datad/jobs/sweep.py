@@ -114,6 +114,8 @@ def _check(context: JobContext, files: StateFiles, judges: Judges) -> dict[str, 
     """
     looked_at = files.judged if context.settings.state.heal != "off" else [*files.sessions, *files.archives]
     verdicts: dict[str, Verdict] = {}
+    progress = context.progress
+    progress.begin("check state", len(looked_at), sum(file.entry.size for file in looked_at))
     for file in looked_at:
         verdict = judges.known(file.entry)
         if verdict is None and not context.stopping():
@@ -126,6 +128,8 @@ def _check(context: JobContext, files: StateFiles, judges: Judges) -> dict[str, 
             verdicts[file.path] = verdict
             if not context.dry_run and (verdict.kind is not None) != judges.was_damaged(file.entry):
                 _tell(file, verdict)
+        progress.files += 1
+        progress.bytes += file.entry.size
     return verdicts
 
 

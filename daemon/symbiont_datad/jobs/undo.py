@@ -43,7 +43,7 @@ def undo(context: JobContext) -> JobReport:
             files += sum(one.files for one in found)
             continue
         paths = [one.path for one in found]
-        done = carry_out(context, book, paths, planned, partial(bring_back, tree, cell))
+        done = carry_out(context, book, paths, planned, partial(bring_back, tree, cell), phase="bring back")
         actions += done.actions
         failures += done.failures
         back = {action.path for action in done.actions}

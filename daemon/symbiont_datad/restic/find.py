@@ -1,7 +1,7 @@
 """Finding things: a snapshot by what somebody wrote, an entry by its path, all entries, the versions of one file."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -219,7 +219,7 @@ class Version:
 def versions(
     repository: Repository,
     path: bytes,
-    snapshots: Sequence[tuple[str, Snapshot]],
+    snapshots: Iterable[tuple[str, Snapshot]],
     *,
     on_error: Callable[[str, RepositoryError], None],
 ) -> list[Version]:
