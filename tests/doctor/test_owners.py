@@ -25,6 +25,7 @@ def kinds(*places: Place, me: int = 1000, wanted: int | None = None) -> list[str
         pytest.param([], Place("own", "/o", True, 1000, 1000, 0o700), id="right"),
         pytest.param([], Place("own", "/o", there=False), id="not there yet"),
         pytest.param(["open_to_all"], Place("own", "/o", True, 1000, 1000, 0o777), id="open"),
+        pytest.param(["own_open"], Place(owners.OWN, "/o", True, 1000, 1000, 0o755), id="others look in"),
         pytest.param(["not_yours"], Place("own", "/o", True, 0, 0, 0o700, mine=False), id="root's"),
         pytest.param(["not_writable"], Place("own", "/o", True, 1000, 0, 0o500, mine=False), id="closed to its owner"),
         pytest.param(

@@ -60,6 +60,13 @@ def test_a_lock_names_its_holder(tmp_path: Path) -> None:
     assert (0o600, 0o700) == (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode))
 
 
+def test_what_is_made_for_a_lock_is_closed(tmp_path: Path) -> None:
+    """Its directory and the one above, which is the daemon's own, can be looked into by nobody else."""
+    path = tmp_path / "datad/locks/keeper.lock"
+    with hold(path, "busy"):
+        assert [0o600, 0o700, 0o700] == [stat.S_IMODE(one.stat().st_mode) for one in (path, *path.parents[:2])]
+
+
 def test_looking_never_refuses_a_taker(tmp_path: Path) -> None:
     """While others ask a thousand times a second who holds a lock, whoever wants it gets it."""
     path = tmp_path / "a.lock"

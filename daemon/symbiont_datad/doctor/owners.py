@@ -12,6 +12,8 @@ from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.report import Finding, Severity, octal, printable
 
+OWN = "the daemon's own directory"
+
 _LOOKED_AT = 50_000
 """Files of one directory that are looked at: who ran one command as somebody else has left traces everywhere."""
 
@@ -41,7 +43,7 @@ def look(root: str, own: str, repository: str | None) -> tuple[Place, ...]:
     """Look at the tree's root, the daemon's own directory, and the repository, where that is a directory."""
     return (
         _place("the tree", root, deep=False),
-        _place("the daemon's own directory", own, deep=True),
+        _place(OWN, own, deep=True),
         *([_place("the repository", repository, deep=True)] if repository is not None else []),
     )
 
@@ -130,6 +132,9 @@ def _findings(place: Place, me: int) -> Iterator[Finding]:
     if place.mode & stat.S_IWOTH and place.what != "the tree":  # the tree's mode is declared, and told of as drift
         detail = f"everybody can write to {place.what} (mode {octal(place.mode)})"
         yield Finding("open_to_all", place.path, Severity.ERROR, detail, f"`chmod o-w {shown}`")
+    elif place.mode & (stat.S_IRWXG | stat.S_IRWXO) and place.what == OWN:
+        detail = f"others can look into {place.what} (mode {octal(place.mode)}), and see what agents are called"
+        yield Finding("own_open", place.path, Severity.INFO, detail, f"`chmod go= {shown}`")
     if place.strangers:
         detail = (
             f"{place.strangers:,} files in {place.what} belong to others than uid {place.uid}, such as "

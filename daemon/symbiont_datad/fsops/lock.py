@@ -18,12 +18,13 @@ _PAUSE_S = 0.02
 def hold(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file at `path` for as long as the block runs; it keeps the pid of its last holder.
 
-    The file is made if need be (mode 0600, its directory 0700) and never removed: removing it would let two processes
-    hold "the" lock at once. `what` begins the message when somebody else holds it.
+    The file is made if need be (mode 0600; its directory and the one above that, 0700) and never removed: removing it
+    would let two processes hold "the" lock at once. `what` begins the message when somebody else holds it.
 
     Raises Locked, with the holder's pid.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `mkdir` makes only the last one with its mode
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         for attempt in range(_TRIES):
