@@ -223,8 +223,14 @@ def _secret_settings(loaded: Loaded) -> Iterator[str]:
             yield secret.get_secret_value()
     for file in (settings.backup.password_file, settings.encryption.key_file, settings.http.token_file):
         if file is not None:
-            with suppress(OSError, ValueError), open(file, "rb") as stream:
-                yield stream.read(_LARGEST_SECRET).decode("utf-8", "replace").strip()
+            with suppress(OSError):
+                yield from _lines_of(file)
+
+
+def _lines_of(file: Path) -> list[str]:
+    """The lines of a small file; a FIFO is not waited for."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        return [line.strip() for line in stream.read(_LARGEST_SECRET).decode("utf-8", "replace").splitlines()]
 
 
 def _secret_variables(environ: Mapping[str, str]) -> Iterator[str]:

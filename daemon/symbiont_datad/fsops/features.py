@@ -6,18 +6,18 @@ scratch directory that the caller gives, on the same file system: nothing appear
 
 import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
+from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.collapse import can_collapse
 from symbiont_datad.fsops.mount import mount_holding, mounts
 from symbiont_datad.fsops.opened import is_shared
 from symbiont_datad.fsops.rename import EXCHANGE, renameat2
-from symbiont_datad.fsops.root import Tree, readable
+from symbiont_datad.fsops.root import Tree, readable, resolve
 
 _CLONE = 0x40049409  # FICLONE of linux/fs.h
 
@@ -60,7 +60,7 @@ def features(path: str, scratch: Path | None) -> Features:
         writable = not read_only and os.access(f"/proc/self/fd/{fd}", os.W_OK)
         named = _Named()
         if scratch is not None and not read_only:
-            with suppress(OSError), _scratch(scratch, device) as scratch_fd:
+            with suppress(OSError, UnsafePath), _scratch(scratch, device) as scratch_fd:
                 named = _named(scratch_fd)
         mount = mount_holding(path, mounts())
         return Features(
@@ -129,14 +129,20 @@ class _Named:
 @contextmanager
 def _scratch(parent: Path, device: int) -> Iterator[int]:
     """A new directory in `parent`, for as long as the block runs. Raises OSError, also on another file system."""
-    if parent.stat().st_dev != device:
-        raise OSError("it is on another file system")
-    path = tempfile.mkdtemp(prefix=".features-", dir=parent)
-    try:
-        with readable(path) as fd:
-            yield fd
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    with Tree(resolve(str(parent))).root() as above:
+        if os.fstat(above).st_dev != device:
+            raise OSError("it is on another file system")
+        name = f".features-{token_hex(6)}"
+        os.mkdir(name, 0o700, dir_fd=above)
+        try:
+            with readable(name, above) as fd:
+                try:
+                    yield fd
+                finally:
+                    for made in os.listdir(fd):
+                        os.unlink(made, dir_fd=fd)
+        finally:
+            os.rmdir(name, dir_fd=above)
 
 
 def _named(dir_fd: int) -> _Named:
