@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from symbiont_datad.fsops.lock import holder
@@ -26,6 +26,7 @@ class LiveState:
     `running` is false in what a daemon leaves when it ends. `ready`: the tree is kept now; `started`: it was since the
     start. `alive`: the parts move. `beat` is when this was written, on the clock that nobody sets
     (`time.monotonic`, the same for all processes until the next boot), and every `every_s` seconds it is written again.
+    `version` is that of the program that runs, `settings_at` when it read its settings last.
     """
 
     pid: int
@@ -43,6 +44,11 @@ class LiveState:
     version: str = ""
     backing_off: tuple[str, ...] = ()
     """Paths that are repaired less often, because something keeps undoing it."""
+    settings_at: float = 0.0
+
+
+_NAMES = frozenset(one.name for one in fields(LiveState))
+"""What a newer daemon adds is left out."""
 
 
 def keeper(daemon_dir: Path) -> int | None:
@@ -91,7 +97,7 @@ def read_state(daemon_dir: Path) -> LiveState | None:
             found.pop("schema")
             found["warnings"], found["active_jobs"] = tuple(found["warnings"]), tuple(found["active_jobs"])
             found["backing_off"] = tuple(found.get("backing_off", ()))
-            return LiveState(**found)
+            return LiveState(**{name: value for name, value in found.items() if name in _NAMES})
         except OSError:
             return None
         except _NOT_OURS:

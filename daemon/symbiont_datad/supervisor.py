@@ -87,7 +87,7 @@ class Supervisor:
         self._refused = ""
         self._no_ledger = ""
         self._been_ready = False
-        self._started_at = 0.0
+        self._started_at = self._settings_at = 0.0
 
     def run(self) -> ExitCode:
         """Keep the tree until a signal says to stop. Raises SettingsError or Locked when it can't begin."""
@@ -104,7 +104,7 @@ class Supervisor:
 
     def _startup(self, stack: ExitStack) -> None:
         begun = time.monotonic()
-        self._started_at = time.time()
+        self._started_at = self._settings_at = time.time()
         self._settings = self._load()
         events.configure(self._settings.logging.format, self._settings.logging.level)
         self._jobs = job_settings(self._settings)
@@ -228,6 +228,7 @@ class Supervisor:
     def _read_settings_again(self) -> None:
         self._notifier.reloading()
         self._refused = ""
+        begun = time.time()
         try:
             settings = self._load()
             self._refuse_moved(settings)
@@ -239,6 +240,7 @@ class Supervisor:
             emit("settings_refused", reason=str(error))
         else:
             self._settings, self._jobs, self._listening = settings, jobs, wanted
+            self._settings_at = begun
             events.configure(settings.logging.format, settings.logging.level)
             self._guard.reload(self._jobs.layout, _guard_settings(settings))
             self._schedule.reload(timetables(settings), self._last_successes())
@@ -424,6 +426,7 @@ class Supervisor:
             every_s=_STATE_EVERY_S + _TURN_S,
             version=__version__,
             backing_off=self._guard.backing_off() if health.ready else (),
+            settings_at=self._settings_at,
         )
 
     def _leave(self, state: LiveState) -> None:
