@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SECRET = "[secret]"  # what stands for one
+SECRET = "[secret]"  # noqa: S105  # what stands for one
 _SHORTEST_SECRET = 4
 _SHORTEST_NAME = 3
 
