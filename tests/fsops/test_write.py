@@ -242,3 +242,13 @@ def test_a_line_after_a_torn_one_is_whole(tmp_path: Path) -> None:
     with pinned(str(tmp_path)) as fd:
         append_line(fd, "log", b"three\n")
     assert b"one\ntw\nthree\n" == (tmp_path / "log").read_bytes()
+
+
+def test_root_can_write_for_somebody_else(tmp_path: Path) -> None:
+    """The file belongs to the given owner from the moment it has its name."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    with pinned(str(tmp_path)) as fd:
+        write_atomic(fd, "a", b"x", 0o640, owner=(1234, 1235))
+    found = (tmp_path / "a").stat()
+    assert (1234, 1235, 0o640) == (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))

@@ -20,8 +20,16 @@ ITEM = "item"
 """What a thing is called in its cell of the quarantine."""
 
 
-def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
-    """Replace the file `name` in a pinned directory by `data`, whole or not at all.
+def write_atomic(
+    dir_fd: int,
+    name: str,
+    data: bytes,
+    mode: int = 0o600,
+    *,
+    owner: tuple[int, int] | None = None,
+    durable: bool = True,
+) -> None:
+    """Replace the file `name` in a pinned directory by `data`, whole or not at all. `owner`: its uid and gid.
 
     Temporary file in the same directory, write, fsync, rename, fsync of the directory. Raises OSError, and then the old
     file is untouched and the temporary one gone. Without `durable` nothing is synced: for what is written anew all the
@@ -36,6 +44,8 @@ def write_atomic(dir_fd: int, name: str, data: bytes, mode: int = 0o600, *, dura
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     try:
         try:
+            if owner is not None and os.geteuid() == 0:
+                os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             view = memoryview(data)
             while view:
