@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from symbiont_datad.context_store import ContextStore, new_context
-    from symbiont_datad.settings import FilePersistenceConfig
+    from symbiont_datad.migrate.persistence import FilePersistenceConfig
 
 __version__ = "0.1.0"
 
@@ -20,7 +20,7 @@ __all__ = ["ContextStore", "FilePersistenceConfig", "__version__", "new_context"
 
 def __getattr__(name: str) -> object:
     if name == "FilePersistenceConfig":
-        from symbiont_datad.settings import FilePersistenceConfig
+        from symbiont_datad.migrate.persistence import FilePersistenceConfig
 
         return FilePersistenceConfig
     if name in ("ContextStore", "new_context"):

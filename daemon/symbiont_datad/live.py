@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from symbiont_datad.fsops.lock import holder
+from symbiont_datad.report import Legacy
 
 _STATE = "status.json"
 _LOOK_AGAIN_S = (0.0, 0.05, 0.2)
@@ -45,6 +46,7 @@ class LiveState:
     backing_off: tuple[str, ...] = ()
     """Paths that are repaired less often, because something keeps undoing it."""
     settings_at: float = 0.0
+    legacy: tuple[Legacy, ...] = ()
 
 
 _NAMES = frozenset(one.name for one in fields(LiveState))
@@ -97,6 +99,7 @@ def read_state(daemon_dir: Path) -> LiveState | None:
             found.pop("schema")
             found["warnings"], found["active_jobs"] = tuple(found["warnings"]), tuple(found["active_jobs"])
             found["backing_off"] = tuple(found.get("backing_off", ()))
+            found["legacy"] = tuple(Legacy(**one) for one in found.get("legacy", ()))
             return LiveState(**{name: value for name, value in found.items() if name in _NAMES})
         except OSError:
             return None

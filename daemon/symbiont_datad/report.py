@@ -119,6 +119,24 @@ class Health:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """A place of before the tree that was migrated, and how it goes on working. Times in seconds since the epoch.
+
+    `compat` is `none`, `symlink` or `mirror`, or `under way` before the migration is complete. `conflicts`: files that
+    a mirror found changed on both sides.
+    """
+
+    path: str
+    kind: str
+    compat: str
+    both_ways: bool
+    completed_at: float | None
+    brought_at: float | None
+    files: int
+    conflicts: int
+
+
 def printable(path: str) -> str:
     """A path as text without control characters or lone surrogates: `\\xNN` and `\\n` stand for what can't be shown."""
     if path.isprintable():

@@ -153,10 +153,10 @@ class FilePersistenceConfig(Section):
     dir_permissions: DirectoryMode = Field(0o755, description="Mode of the directories.", examples=["0o750"])
 
     @classmethod
-    def load(cls) -> "FilePersistenceConfig":
+    def load(cls) -> Self:
         """The eleven settings from the daemon's own sources. Raises SettingsError, like `load`."""
         settings = load().settings
-        return FilePersistenceConfig(**{name: getattr(settings, name) for name in FilePersistenceConfig.model_fields})
+        return cls(**{name: getattr(settings, name) for name in cls.model_fields})
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Self:

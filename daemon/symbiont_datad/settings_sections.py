@@ -281,6 +281,15 @@ class Migration(Section):
 
     automatic: bool = Field(False, description="Whether the daemon migrates what it finds at start.", examples=[True])
     legacy: Paths = Field((), description="More places to look for legacy data.", examples=[["/srv/agent_storage"]])
+    compat: Literal["none", "symlink", "mirror"] = Field(
+        "none",
+        description="How an old place goes on working until `migrate --finish`: not at all, as a link to the new one, "
+        "or mirrored, which brings over what is still written to it.",
+        examples=["symlink"],
+    )
+    both_ways: bool = Field(
+        False, description="Whether a mirror also brings what is new in the tree to the old place.", examples=[True]
+    )
 
 
 class Http(Section):

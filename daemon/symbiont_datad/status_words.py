@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from symbiont_datad.ledger_schema import Run
 from symbiont_datad.quantities import format_duration, format_size, spell_duration
-from symbiont_datad.report import CacheUse, printable
+from symbiont_datad.report import CacheUse, Legacy, printable
 from symbiont_datad.retention.caching import freed_by_age, freed_by_size
 from symbiont_datad.retention.forecast import OUTSIDE, Forecast
 from symbiont_datad.status import Status
@@ -175,3 +175,15 @@ def today(found: Status) -> str:
     done = sorted(found.actions_today.items())
     told = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in done)
     return f"in the last day: {told}" if told else ""
+
+
+def legacy(one: Legacy, now: float) -> str:
+    """How a place of before the tree goes on working."""
+    how = _COMPAT.get(one.compat, one.compat)
+    since = f" since {format_duration(max(now - one.completed_at, 0.0))}" if one.completed_at else ""
+    last = f", last brought {ago(now, one.brought_at)}" if one.brought_at else ""
+    conflicts = f", {one.conflicts:,} conflicts" if one.conflicts else ""
+    return f"{how}{since}{last}{conflicts}"
+
+
+_COMPAT = {"none": "migrated", "symlink": "a link to the tree", "mirror": "mirrored"}

@@ -31,6 +31,7 @@ from symbiont_datad.jobs.runner import Child
 from symbiont_datad.jobs.secrets import check_secrets
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.live import LiveState, write_state
+from symbiont_datad.migrate.transition import Transition
 from symbiont_datad.observation import Observation, recorder
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Health, JobReport, Outcome
@@ -88,6 +89,7 @@ class Supervisor:
         self._no_ledger = ""
         self._been_ready = False
         self._started_at = self._settings_at = 0.0
+        self._transition = Transition(lambda: self._jobs.migration, lambda: self._ledger, self._run_job)
 
     def run(self) -> ExitCode:
         """Keep the tree until a signal says to stop. Raises SettingsError or Locked when it can't begin."""
@@ -138,6 +140,7 @@ class Supervisor:
         stack.callback(self._end_jobs)
         stack.callback(self._meter.close)
         stack.callback(self._endpoint.close)
+        stack.callback(self._transition.stop)
         for job in self._schedule.start(timetables(self._settings), self._last_successes()):
             emit("job_caught_up", job=job)
         emit(
@@ -151,6 +154,7 @@ class Supervisor:
         self._notifier.ready(self._summary())
         self._write_state()
         self._space.start()
+        self._transition.start()
 
     def _open_ledger(self) -> None:
         """Begin the ledger, unless that is done. Where it can't be, the tree is kept all the same."""
@@ -216,7 +220,7 @@ class Supervisor:
             self._endpoint.follow(self._listening)
             self._meter.follow(*_metering(self._settings))
             late = time.monotonic() - self._left.beat > _STATE_EVERY_S
-            if late or (health.alive, health.ready) != (self._left.alive, self._left.ready):
+            if self._transition.look() or late or (health.alive, health.ready) != (self._left.alive, self._left.ready):
                 self._write_state()
 
     def _wait(self, timeout_s: float) -> bool:
@@ -355,6 +359,7 @@ class Supervisor:
         warnings = [f"{part} doesn't move" for part, alive in parts.items() if not alive]
         warnings += self._guard.warnings()
         warnings += self._space.warnings()
+        warnings += self._transition.warnings()
         warnings += [f"nothing is recorded: {self._no_ledger}"] if self._no_ledger else []
         warnings += [part.problem for part in (self._endpoint, self._meter) if part.problem]
         warnings += [f"the new settings were refused: {self._refused}"] if self._refused else []
@@ -427,6 +432,7 @@ class Supervisor:
             version=__version__,
             backing_off=self._guard.backing_off() if health.ready else (),
             settings_at=self._settings_at,
+            legacy=self._transition.states(),
         )
 
     def _leave(self, state: LiveState) -> None:

@@ -14,6 +14,7 @@ from symbiont_datad.cli import (
     history,
     jobs,
     key,
+    migrate,
     repository,
     restore,
     run,
@@ -74,6 +75,7 @@ app.command()(history.diff)
 app.add_typer(templates.app)
 app.add_typer(vectors.app)
 health.add_to(app)
+app.command()(migrate.migrate)
 app.add_typer(config.app)
 app.add_typer(repository.app)
 app.add_typer(key.app)

@@ -1,10 +1,11 @@
-"""`config show`, `config check` and `config schema`."""
+"""`config show`, `config check`, `config schema`; `config migrate` is in a module of its own."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from symbiont_datad.cli import config_migrate
 from symbiont_datad.cli.invocation import invocation
 from symbiont_datad.cli.show import document as print_document
 from symbiont_datad.errors import ExitCode, SettingsError
@@ -13,7 +14,7 @@ from symbiont_datad.report import printable
 if TYPE_CHECKING:
     from symbiont_datad.settings import Leaf, Loaded
 
-app = typer.Typer(name="config", help="Show and check the settings.", no_args_is_help=True)
+app = typer.Typer(name="config", help="Show, check and migrate the settings.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Changed = Annotated[bool, typer.Option("--changed", help="Only settings that some source has set.")]
@@ -59,6 +60,9 @@ def schema(as_json: Json = False) -> None:
 
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Settings.model_json_schema()
     typer.echo(json.dumps(document | {"title": "datad.toml"}, indent=2))
+
+
+app.command()(config_migrate.migrate)
 
 
 def _file(loaded: "Loaded") -> str | None:

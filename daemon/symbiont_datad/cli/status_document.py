@@ -89,6 +89,19 @@ def document(found: Status, now: float) -> dict[str, Any]:
             }
             for group in found.cache_use
         ],
+        "legacy": [
+            {
+                "path": printable(one.path),
+                "kind": one.kind,
+                "compat": one.compat,
+                "both_ways": one.both_ways,
+                "completed_at": moment(one.completed_at),
+                "brought_at": moment(one.brought_at),
+                "files": one.files,
+                "conflicts": one.conflicts,
+            }
+            for one in (live.legacy if live else ())
+        ],
         "actions_today": dict(found.actions_today),
         "findings": [{**finding(one), "first_seen": moment(seen)} for one, seen in found.findings],
         "healed": [event(row) for row in found.healed],

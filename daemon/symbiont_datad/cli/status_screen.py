@@ -57,6 +57,7 @@ def screen(found: Status, now: float, terminal: Terminal = Terminal()) -> Iterat
         _state(found, now),
         _jobs(found, now, narrow),
         _healed(found, now),
+        _legacy(found, now),
         _rest(found),
     )
     first = True
@@ -203,6 +204,16 @@ def _healed(found: Status, now: float) -> Iterator[_Line]:
     more = len(found.healed) - _SHOWN
     if more > 0:
         yield _Line(f"… and {more} more; all of them: symbiont-datad events --job sweep")
+
+
+def _legacy(found: Status, now: float) -> Iterator[_Line]:
+    """Places of before the tree: how they go on working, and what to do."""
+    places = found.live.legacy if found.live is not None else ()
+    for one in places:
+        yield _Line(f"{'legacy ' + one.kind:<24}{printable(one.path)}  ({words.legacy(one, now)})")
+    if places:
+        unmigrated = any(one.compat == "not migrated" for one in places)
+        yield _Line(f"what to do: symbiont-datad migrate{'' if unmigrated else ' --finish'}")
 
 
 def _rest(found: Status) -> Iterator[_Line]:

@@ -61,6 +61,7 @@ JOBS: Mapping[str, Job] = {
         Job("prune", "symbiont_datad.jobs.prune", "forgets what the policy does not keep, frees space", opens=True),
         Job("vectors", "symbiont_datad.jobs.vectors", "looks at the vector collections, keeps what is known of them"),
         Job("optimize", "symbiont_datad.jobs.optimize", "gives back the space that vector collections don't need"),
+        Job("migrate", "symbiont_datad.jobs.migrate", "brings data of before the tree over"),
         Job("usage", "symbiont_datad.jobs.usage", "measures the tree, keeps the modes of files"),
     )
 }

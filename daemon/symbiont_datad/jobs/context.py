@@ -11,6 +11,7 @@ from symbiont_datad.layout import Layout, layout_of
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.ledger_trim import KEEP_ALL
 from symbiont_datad.ledger_trim import Limits as LedgerLimits
+from symbiont_datad.migrate.target import NOWHERE, Target, target_of
 from symbiont_datad.quantities import DAY, HOUR, Share
 from symbiont_datad.retention.logs import NO_ROTATION, LogRule, LogSettings
 from symbiont_datad.retention.pressure import NO_MARKS, Marks
@@ -140,6 +141,7 @@ class JobSettings:
     state: StateSettings = StateSettings()
     require_mount: str | bool = False
     ledger: LedgerLimits = KEEP_ALL
+    migration: Target = NOWHERE
 
     @property
     def ledger_path(self) -> Path:
@@ -217,6 +219,7 @@ def job_settings(settings: "Settings") -> JobSettings:
         require_mount=require_mount(settings),
         # The removals of audit archives explain the gaps in their chain.
         ledger=LedgerLimits(settings.ledger.max_age, settings.ledger.max_events, (f"{settings.logs_dir}/audit",)),
+        migration=target_of(settings),
     )
 
 

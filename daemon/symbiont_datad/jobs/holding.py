@@ -37,7 +37,7 @@ def held(context: JobContext, directory: str, entries: Sequence[Entry]) -> set[s
                 if context.stopping():
                     raise Interrupted("asked to stop")
                 entry = missing.get(path)
-                if entry is not None and _holds(repository, node, entry):
+                if entry is not None and holds(repository, node, entry):
                     found.add(path)
                     del missing[path]
             if not missing:
@@ -61,7 +61,8 @@ def _files(repository: Repository, snapshot: Snapshot, root: str, directory: str
         yield os.fsdecode(path), below
 
 
-def _holds(repository: Repository, node: Node, entry: Entry) -> bool:
+def holds(repository: Repository, node: Node, entry: Entry) -> bool:
+    """Whether a snapshot's node is a file as it is, whole, and all of its content is in the repository."""
     if node.error or node.mtime != format_time_ns(entry.mtime_ns):
         return False
     if stat.S_ISLNK(entry.mode):

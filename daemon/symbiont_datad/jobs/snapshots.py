@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Named = tuple[str, Snapshot]
 
+LEGACY = "legacy"
+"""The tag of snapshots of places of before the tree. No policy forgets them, and `latest` is none of them."""
+
 _WHOLE = "backup"  # the tag of snapshots of everything
 
 
@@ -79,7 +82,11 @@ def _row(name: str, snapshot: Snapshot) -> SnapshotRow:
 
 
 def of_this_host(snapshots: list[Named], hostname: str) -> list[Named]:
-    """The snapshots that this host made; all of them when it made none, as on the machine that replaces a lost one."""
+    """The snapshots that this host made; all of them when it made none, as on the machine that replaces a lost one.
+
+    Those of legacy places count only where there are no others.
+    """
+    snapshots = [one for one in snapshots if LEGACY not in one[1].tags] or snapshots
     return [one for one in snapshots if one[1].hostname == hostname] or snapshots
 
 

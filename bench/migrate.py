@@ -1,0 +1,115 @@
+"""A migration against `cp -a` and `sha256sum` of both sides: 50,000 contexts in one flat directory, on this disk.
+
+    python bench/migrate.py [--directory DIR] [--files 50000] [--rounds 3] [--converted]
+
+Each round makes a legacy directory twice, syncs, and lets each tool bring one over, in turns. `cp` and `sha256sum` are
+told nothing of what a context is; ours also judges each, writes it down in a journal and a ledger, flushes everything
+to the disk, and counts its whole life. With `--converted` the contexts are plain and compression is on, so that each is
+packed as well. Run by hand: it takes some minutes.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+from statistics import median
+from uuid import UUID
+
+DAY = 86_400.0
+WORDS = ["agent", "plan", "policy", "tool", "secret", "budget", "invoice", "customer", "retry", "cluster", "vector"]
+
+
+def context(random: Random, agent: str) -> bytes:
+    """A context of 2 to 16 KB as the runtime writes them."""
+    turns = [
+        {"id": str(UUID(int=random.getrandbits(128), version=4)), "role": random.choice(["User", "Agent", "Tool"]),
+         "content": " ".join(random.choices(WORDS, k=random.randint(5, 60))),
+         "timestamp": {"secs_since_epoch": 1_790_000_000 + n, "nanos_since_epoch": 0}}
+        for n in range(random.randint(2, 40))
+    ]  # fmt: skip
+    time_ = {"secs_since_epoch": 1_790_000_000, "nanos_since_epoch": 0}
+    value = {"agent_id": agent, "session_id": agent, "memory": {}, "knowledge_base": {}, "conversation_history": turns,
+             "metadata": {}, "created_at": time_, "updated_at": time_, "retention_policy": {}}  # fmt: skip
+    return json.dumps(value, indent=2).encode()
+
+
+def make(folder: Path, files: int, plain: bool) -> None:
+    """A legacy directory with so many contexts; a few hundred different ones, each under many names."""
+    folder.mkdir(parents=True)
+    random, now = Random(1), time.time()
+    bodies = [context(random, str(UUID(int=random.getrandbits(128), version=4))) for _ in range(300)]
+    if not plain:
+        bodies = [gzip.compress(body, mtime=0) for body in bodies]
+    fd = os.open(folder, os.O_RDONLY)
+    for number in range(files):
+        name = f"{UUID(int=random.getrandbits(128), version=4)}.json{'' if plain else '.gz'}"
+        file = os.open(name, os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=fd)
+        os.write(file, bodies[number % len(bodies)])
+        os.close(file)
+        os.utime(name, (now - DAY - number, now - DAY - number), dir_fd=fd)
+    os.close(fd)
+
+
+def ours(base: Path) -> float:
+    """Seconds of `symbiont-datad migrate`."""
+    config = base / "datad.toml"
+    config.write_text(f'root_data_dir = "{base}/ours/data"\n')
+    environment = {**os.environ, "HOME": str(base / "home")}
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "symbiont_datad", "--config", str(config), "migrate", "--from", str(base / "legacy-1"),
+         "--yes"],
+        check=True, stdout=subprocess.DEVNULL, env=environment, cwd=base,
+    )  # fmt: skip
+    return time.perf_counter() - started
+
+
+def theirs(base: Path) -> float:
+    """Seconds of `cp -a`, then `sha256sum` of both sides."""
+    command = (
+        "cp -a legacy-2 theirs && find legacy-2 -type f -print0 | xargs -0 sha256sum >/dev/null "
+        "&& find theirs -type f -print0 | xargs -0 sha256sum >/dev/null"
+    )
+    started = time.perf_counter()
+    subprocess.run(["sh", "-c", command], check=True, cwd=base)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Make, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where; no tmpfs")
+    parser.add_argument("--files", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--converted", action="store_true")
+    arguments = parser.parse_args()
+    mine, peers = list[float](), list[float]()
+    for number in range(arguments.rounds):
+        base = Path(tempfile.mkdtemp(prefix="datad-bench-", dir=arguments.directory)).resolve()
+        try:
+            (base / "home").mkdir()
+            for name in ("legacy-1", "legacy-2"):
+                make(base / name, arguments.files, plain=arguments.converted)
+            for turn in [0, 1] if number % 2 else [1, 0]:
+                os.sync()
+                time.sleep(1)
+                (mine if turn else peers).append(ours(base) if turn else theirs(base))
+            brought = len(os.listdir(base / "ours" / "data" / "state" / "agents"))
+            assert brought == arguments.files, brought
+            print(f"round {number + 1}: migrate {mine[-1]:.2f} s, cp and sha256sum {peers[-1]:.2f} s")
+        finally:
+            shutil.rmtree(base)
+    print(f"\n{arguments.files:,} contexts{', converted' if arguments.converted else ''}; median of {arguments.rounds}")
+    print(f"{'cp -a, sha256sum of both sides':32}{median(peers):7.2f} s   1.00")
+    print(f"{'migrate':32}{median(mine):7.2f} s   {median(mine) / median(peers):.2f}")
+
+
+if __name__ == "__main__":
+    main()

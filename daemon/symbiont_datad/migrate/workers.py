@@ -1,0 +1,381 @@
+"""The work on many files: looking into them, and making copies in the staging place. Processes help with both.
+
+A piece of work is a list of files that lie near each other. It is sent to a process of the crew (`restic.crew`), or
+done here where there are few, or where no process can be had.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import sha256
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from symbiont_datad.errors import UnsafePath
+from symbiont_datad.fsops.copy import CHUNK, Differs, Encoding, copy, copy_small
+from symbiont_datad.fsops.root import Tree
+from symbiont_datad.fsops.walk import Entry
+from symbiont_datad.migrate.content import Content, Question, look, of_data
+from symbiont_datad.migrate.planning import SOUND
+from symbiont_datad.restic.crew import Crew, Serve
+
+_FEW = 1000  # files that are looked into or copied before processes, which take 0.1 s to start, could help
+_PIECE = 250  # files to a piece of work
+_LARGE = 4 << 20  # files from this size on are done here: the work is the system's, and how far it is can be seen
+_PROCESSES = 4  # at most
+
+CHANGED, UNREADABLE, BROKEN, NO_ROOM = "changed", "unreadable", "broken", "no room"
+"""What can go wrong with a file: it changed meanwhile; it can't be read; its copy is not what was read; the disk is
+full (or the quota, or the largest size of a file)."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""How the system says that there is no room."""
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Trouble(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Why nothing came of one file."""
+
+    kind: str
+    reason: str
+
+
+class Looking(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A file to look into: its path, how lstat saw it, and the question.
+
+    With a `name`, a copy of a small one is made at once, called so in the staging place: as it is, or in the mode
+    `gzip` (None: whatever it is) if what is in it is sound.
+    """
+
+    path: bytes
+    inode: int
+    size: int
+    mtime_ns: int
+    mode: int
+    question: Question
+    name: str = ""
+    gzip: bool | None = None
+
+
+class Making(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A copy to make: of which file, called what in the staging place, and how encoded.
+
+    `growing`: it is a log; when it has only grown meanwhile, what there was at first is taken.
+    """
+
+    path: bytes
+    inode: int
+    size: int
+    mtime_ns: int
+    mode: int
+    name: str
+    encoding: Encoding
+    growing: bool = False
+
+
+class Made(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A copy that was made, and read back. `digest` is that of the source's bytes; the rest is about the copy."""
+
+    name: str
+    encoding: Encoding
+    digest: bytes
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class Seen(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is in a file, and the copy that was made of it, if one was."""
+
+    content: Content
+    made: Made | None = None
+
+
+class _Work(msgspec.Struct, array_like=True, gc=False):
+    root: bytes
+    stage: bytes = b""
+    """The staging place: the absolute path of a directory without links in it."""
+    looking: list[Looking] = []
+    making: list[Making] = []
+    cloning: bool = False
+
+
+class _Answer(msgspec.Struct, array_like=True, gc=False):
+    seen: list[Seen | None] = []
+    made: list[Made | None] = []
+    trouble: list[Trouble | None] = []
+
+
+_T = TypeVar("_T", Looking, Making)
+_R = TypeVar("_R", Seen, Made)
+OnFiles = Callable[[int, int, str], None]
+"""Told of files that are done: how many, their bytes, and the path of the last."""
+
+
+class Workers:
+    """Looks into files and makes copies, here and in processes; to be closed after use.
+
+    `stopping` is asked between two pieces of work; what is left then is answered by None.
+    """
+
+    def __init__(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._count = min(_PROCESSES, cores)
+        self._crew: Crew | None = None
+        self._pool = ThreadPoolExecutor(self._count)
+        self._done = 0
+        self.stopping = stopping
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        if self._crew is not None:
+            self._crew.__exit__(kind, error, trace)
+
+    def expect(self, files: int) -> None:
+        """Have processes ready when there is much to do."""
+        if self._crew is None and self._count > 1 and files > _FEW:
+            self._crew = Crew(__name__, b"")
+            self._crew.start(self._count)
+
+    def look(
+        self, root: str, files: Sequence[Looking], on_files: OnFiles, stage: str = ""
+    ) -> list[Seen | Trouble | None]:
+        """What is in files below `root`, in the same order; copies are made in the directory `stage`."""
+
+        def work(piece: list[Looking]) -> _Work:
+            return _Work(os.fsencode(root), os.fsencode(stage), looking=piece)
+
+        return self._spread(files, work, lambda answer: answer.seen, on_files)
+
+    def make(
+        self, root: str, files: Sequence[Making], on_files: OnFiles, stage: str, cloning: bool
+    ) -> list[Made | Trouble | None]:
+        """Make copies of files below `root` in the directory `stage`; the answers are in the same order."""
+
+        def work(piece: list[Making]) -> _Work:
+            return _Work(os.fsencode(root), os.fsencode(stage), making=piece, cloning=cloning)
+
+        return self._spread(files, work, lambda answer: answer.made, on_files)
+
+    def _spread(
+        self,
+        files: Sequence[_T],
+        work: Callable[[list[_T]], _Work],
+        pick: Callable[[_Answer], list[_R | None]],
+        on_files: OnFiles,
+    ) -> list[_R | Trouble | None]:
+        self.expect(len(files))
+        found: list[_R | Trouble | None] = []
+
+        def one(piece: list[_T]) -> list[_R | Trouble | None]:
+            if self.stopping():
+                return [None] * len(piece)
+            size = sum(file.size for file in piece)
+            answer = self._answer(work(piece), size)
+            on_files(len(piece), size, os.fsdecode(piece[-1].path))
+            return [good or bad for good, bad in zip(pick(answer), answer.trouble, strict=True)]
+
+        for some in self._pool.map(one, _pieces(files)):
+            found += some
+        return found
+
+    def _answer(self, work: _Work, size: int) -> _Answer:
+        if self._crew is not None and size < _LARGE:
+            answer = self._crew.ask(msgspec.msgpack.encode(work))
+            if answer is not None:
+                return msgspec.msgpack.decode(answer, type=_Answer)
+        return _do(work)
+
+
+def looking(entry: Entry, question: Question, name: str = "", gzip: bool | None = None) -> Looking:
+    """The order to look into a file."""
+    mode = entry.mode & 0o777
+    return Looking(os.fsencode(entry.path), entry.inode, entry.size, entry.mtime_ns, mode, question, name, gzip)
+
+
+def _pieces(files: Sequence[_T]) -> Iterator[list[_T]]:
+    """Files in pieces of work; a large one is a piece of its own."""
+    piece: list[_T] = []
+    size = 0
+    for file in files:
+        if piece and (len(piece) == _PIECE or size + file.size >= _LARGE):
+            yield piece
+            piece, size = [], 0
+        piece.append(file)
+        size += file.size
+    if piece:
+        yield piece
+
+
+def serve(_order: bytes) -> Serve:
+    """What one of the processes does (see `restic.crew`)."""
+    decoder, encoder = msgspec.msgpack.Decoder(_Work), msgspec.msgpack.Encoder()
+    return lambda text, _fd: encoder.encode(_do(decoder.decode(text)))
+
+
+def _do(work: _Work) -> _Answer:
+    answer = _Answer([], [], [])
+    tree = Tree(os.fsdecode(work.root))
+    if not work.stage:
+        _each(tree, work.looking, lambda dir_fd, name, one: _look(dir_fd, name, one, -1), answer.seen, answer.trouble)
+        return answer
+    with Tree(os.fsdecode(work.stage)).root() as stage_fd:
+        if work.looking:
+            _each(
+                tree,
+                work.looking,
+                lambda dir_fd, name, one: _look(dir_fd, name, one, stage_fd),
+                answer.seen,
+                answer.trouble,
+            )
+        else:
+            _each(
+                tree,
+                work.making,
+                lambda dir_fd, name, one: _make(dir_fd, name, one, stage_fd, work.cloning),
+                answer.made,
+                answer.trouble,
+            )
+    return answer
+
+
+def _each(
+    tree: Tree,
+    files: Iterable[_T],
+    do: Callable[[int, str, _T], _R | Trouble],
+    good: list[_R | None],
+    bad: list[Trouble | None],
+) -> None:
+    """Do something with each file; the directory of those that follow each other is pinned once."""
+    held: tuple[str, int] | None = None
+    try:
+        for file in files:
+            folder, _, name = os.fsdecode(file.path).rpartition("/")
+            result: _R | Trouble
+            try:
+                if held is None or held[0] != folder:
+                    if held is not None:
+                        os.close(held[1])
+                        held = None
+                    with tree.directory(folder) as fd:
+                        held = folder, os.dup(fd)
+                result = do(held[1], name, file)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                result = Trouble(CHANGED, error.strerror or str(error))
+            except Differs as error:
+                result = Trouble(BROKEN, error.strerror or str(error))
+            except OSError as error:
+                kind = NO_ROOM if error.errno in FULL else UNREADABLE
+                result = Trouble(kind, error.strerror or str(error))
+            except (ValueError, UnsafePath) as error:
+                result = Trouble(UNREADABLE if isinstance(error, UnsafePath) else CHANGED, str(error))
+            if isinstance(result, Trouble):
+                good.append(None)
+                bad.append(result)
+            else:
+                good.append(result)
+                bad.append(None)
+    finally:
+        if held is not None:
+            os.close(held[1])
+
+
+_CHANGED = Trouble(CHANGED, "it changed while it was read")
+
+
+def _look(dir_fd: int, name: str, one: Looking, stage_fd: int) -> Seen | Trouble:
+    fd = os.open(name, _READ, dir_fd=dir_fd)
+    try:
+        found = os.fstat(fd)
+        if not _is(one, found):
+            return _CHANGED
+        if not one.name or one.size > CHUNK:
+            content = look(fd, one.size, one.question)
+            return Seen(content) if _is(one, os.fstat(fd)) else _CHANGED
+        data = os.pread(fd, one.size, 0)
+        if not _is(one, os.fstat(fd)) or len(data) != one.size:
+            return _CHANGED
+    finally:
+        os.close(fd)
+    content, text = of_data(data, one.question)
+    encoding = Encoding.AS_IS
+    if one.gzip is not None and one.gzip is not content.gzip and content.damage in SOUND:
+        encoding = Encoding.GZIP if one.gzip else Encoding.PLAIN
+    if content.key or (encoding is not Encoding.AS_IS and not content.exact):
+        return Seen(content)
+    copy_fd = os.open(one.name, _WRITE, one.mode, dir_fd=stage_fd)
+    try:
+        copy_small(data, text, copy_fd, encoding)
+        made = _complete(copy_fd, one, found)
+    except BaseException:
+        _unlink(one.name, stage_fd)
+        raise
+    finally:
+        os.close(copy_fd)
+    digest = content.digest or sha256(data).digest()
+    return Seen(content, Made(one.name, encoding, digest, made.st_ino, made.st_size, one.mtime_ns))
+
+
+def _make(dir_fd: int, name: str, one: Making, stage_fd: int, cloning: bool) -> Made | Trouble:
+    fd = os.open(name, _READ, dir_fd=dir_fd)
+    try:
+        found = os.fstat(fd)
+        if not _is(one, found) and not (one.growing and _has_grown(one, found)):
+            return _CHANGED
+        copy_fd = os.open(one.name, _WRITE, one.mode, dir_fd=stage_fd)
+        try:
+            copied = copy(fd, copy_fd, one.size, one.encoding, cloning=cloning and not one.growing)
+            now = os.fstat(fd)
+            if not _is(one, now) and not (one.growing and _has_grown(one, now)):
+                raise ValueError(_CHANGED.reason)
+            made = _complete(copy_fd, one, found)
+        except BaseException:
+            _unlink(one.name, stage_fd)
+            raise
+        finally:
+            os.close(copy_fd)
+    finally:
+        os.close(fd)
+    return Made(one.name, one.encoding, copied.digest, made.st_ino, made.st_size, one.mtime_ns)
+
+
+def _complete(copy_fd: int, one: Looking | Making, source: os.stat_result) -> os.stat_result:
+    """Give a copy what the source has beside its content: mode, times, and as root its owner."""
+    made = os.fstat(copy_fd)
+    if os.geteuid() == 0 and (made.st_uid, made.st_gid) != (source.st_uid, source.st_gid):
+        os.fchown(copy_fd, source.st_uid, source.st_gid)
+        os.fchmod(copy_fd, one.mode)  # chown(2) takes bits away
+    elif stat.S_IMODE(made.st_mode) != one.mode:  # by the umask
+        os.fchmod(copy_fd, one.mode)
+    os.utime(copy_fd, ns=(source.st_atime_ns, one.mtime_ns))
+    return made
+
+
+def _unlink(name: str, dir_fd: int) -> None:
+    with suppress(OSError):
+        os.unlink(name, dir_fd=dir_fd)
+
+
+def _is(one: Looking | Making, found: os.stat_result) -> bool:
+    return (
+        found.st_ino == one.inode
+        and found.st_size == one.size
+        and found.st_mtime_ns == one.mtime_ns
+        and stat.S_ISREG(found.st_mode)
+    )
+
+
+def _has_grown(one: Making, found: os.stat_result) -> bool:
+    return found.st_ino == one.inode and found.st_size >= one.size and stat.S_ISREG(found.st_mode)

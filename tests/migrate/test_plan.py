@@ -1,0 +1,442 @@
+"""The plan of a migration, decided from facts alone."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symbiont_datad.formats.state_name import Role, name_of
+from symbiont_datad.fsops.copy import Encoding
+from symbiont_datad.fsops.walk import Entry
+from symbiont_datad.migrate.content import Content, of_data
+from symbiont_datad.migrate.legacy import Kind, Source
+from symbiont_datad.migrate.plan import CONTESTED, plan, questions
+from symbiont_datad.migrate.planning import Plan, There
+from symbiont_datad.migrate.records import Deed, File, Identity, Known, Place, Step
+from symbiont_datad.migrate.target import Target
+from symbiont_datad.report import Severity
+from symbiont_datad.retention.backups import Backup
+from tests.migrate.making import HOUR, NOW, agent, context
+
+A, B = agent(1), agent(2)
+OLD = "/project/data/contexts"
+TARGET = Target("/tree", Path("/datad"))
+PLAIN = Target("/tree", Path("/datad"), gzip=False)
+AGENTS = "state/agents"
+
+Files = Mapping[str, tuple[bytes, float]]
+"""Files by their path: content and time of the last change, in seconds since the epoch."""
+
+
+def entry(path: str, content: bytes, at: float, number: int = 1, mode: int = 0o100644) -> Entry:
+    """A file as a walk sees it."""
+    return Entry(path, mode, len(content), int(at * 1e9), int(at * 1e9), number, 1, 0, 0)
+
+
+class Tree:
+    """A tree of files as a plan asks about it. `made`: those that the migration has left there, and are unchanged."""
+
+    def __init__(self, files: Files, made: Sequence[str] = ()) -> None:
+        self.entries = {p: entry(p, *one, number) for number, (p, one) in enumerate(files.items(), 1000)}
+        self._contents = {path: of_data(content, CONTESTED)[0] for path, (content, _) in files.items()}
+        self._made = made
+
+    @property
+    def there(self) -> There:
+        return There(self.entries.get, self.content, self.made, self.backups, self.below)
+
+    def content(self, path: str) -> Content | None:
+        return self._contents.get(path)
+
+    def made(self, path: str) -> Identity | None:
+        return Identity.of(self.entries[path]) if path in self._made else None
+
+    def backups(self, agent_id: str) -> list[Backup]:
+        found = []
+        for path, one in self.entries.items():
+            name = name_of(path.removeprefix(f"{AGENTS}/")) if path.startswith(AGENTS) else None
+            if name is not None and name.role is Role.BACKUP and name.agent == agent_id:
+                found.append(Backup(agent_id, name.seconds, one))
+        return found
+
+    def below(self, path: str) -> list[Entry]:
+        return [one for one in self.entries.values() if one.path == path or one.path.startswith(f"{path}/")]
+
+
+def planned(
+    source: Files,
+    tree: Files = MappingProxyType({}),
+    *,
+    kind: Kind = Kind.CONTEXTS,
+    target: Target = TARGET,
+    made: Sequence[str] = (),
+    known: Mapping[str, Known] = MappingProxyType({}),
+    now: float = NOW,
+) -> Plan:
+    """The plan for files of an old place and of the tree, looked into as far as `questions` asks for."""
+    there = Tree(tree, made)
+    entries = {path: entry(path, *one, number) for number, (path, one) in enumerate(source.items(), 1)}
+    place = Source(OLD, kind)
+    asked = questions(place, entries.values(), target, there.there)
+    files = [
+        File(entries[path], of_data(content, asked.source[path])[0] if path in asked.source else None)
+        for path, (content, _) in source.items()
+    ]
+    return plan(place, files, target, there.there, known, now)
+
+
+def steps(found: Plan) -> dict[str, tuple[str, str, str]]:
+    """What is done with each file: the deed, where to, and where what stands there goes."""
+
+    def shown(place: Place | None) -> str:
+        return "" if place is None else f"aside:{place.path}" if place.aside else place.path
+
+    return {step.file.path: (step.deed.value, shown(step.to), shown(step.moved)) for step in found.steps}
+
+
+def at(hours_ago: float) -> float:
+    """A time, so many hours before now."""
+    return NOW - hours_ago * HOUR
+
+
+# Contexts
+
+
+@pytest.mark.parametrize(
+    ("target", "zipped", "name", "encoding"),
+    [
+        (TARGET, False, f"{A}.json.gz", Encoding.GZIP),
+        (TARGET, True, f"{A}.json.gz", Encoding.AS_IS),
+        (PLAIN, True, f"{A}.json", Encoding.PLAIN),
+        (PLAIN, False, f"{A}.json", Encoding.AS_IS),
+    ],
+)
+def test_a_context_comes_in_the_mode_in_force(target: Target, zipped: bool, name: str, encoding: Encoding) -> None:
+    """The runtime lists a context of the other mode, and never loads it."""
+    source = {f"{A}.json{'.gz' if zipped else ''}": (context(zipped=zipped), at(5))}
+    (step,) = planned(source, target=target).steps
+    assert (Deed.BRING, Place(False, f"{AGENTS}/{name}"), encoding) == (step.deed, step.to, step.encoding)
+
+
+def test_what_a_context_is_counts_not_what_it_is_called() -> None:
+    """One that is gzip in a file named .json comes as it is, under the right name."""
+    (step,) = planned({f"{A}.json": (context(zipped=True), at(5))}).steps
+    assert (f"{AGENTS}/{A}.json.gz", Encoding.AS_IS) == (step.to.path, step.encoding)
+
+
+def test_the_same_content_is_not_brought_again() -> None:
+    """Whatever the times and modes of the two are."""
+    tree = {f"{AGENTS}/{A}.json.gz": (context(zipped=True), at(1))}
+    assert {f"{A}.json": ("same", f"{AGENTS}/{A}.json.gz", "")} == steps(
+        planned({f"{A}.json": (context(), at(5))}, tree)
+    )
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_newer_of_two_contexts_is_live(told: bool) -> None:
+    """The older one is a backup with its own time. What a context tells of its last change comes before mtime."""
+
+    def one(text: str, hours: float) -> tuple[bytes, float]:
+        return (context(text, at(hours)), at(99)) if told else (context(text), at(hours))
+
+    def two(text: str, hours: float) -> tuple[bytes, float]:
+        return (context(text, at(hours), zipped=True), at(50)) if told else (context(text, zipped=True), at(hours))
+
+    older = steps(planned({f"{A}.json": one("legacy", 5)}, {f"{AGENTS}/{A}.json.gz": two("tree", 1)}))
+    assert {f"{A}.json": ("bring", f"{AGENTS}/{A}.backup.{int(at(5))}.json", "")} == older
+    newer = planned({f"{A}.json": one("legacy", 1)}, {f"{AGENTS}/{A}.json.gz": two("tree", 5)})
+    moved = f"{AGENTS}/{A}.json.backup.{int(at(5))}.json"
+    assert {f"{A}.json": ("bring", f"{AGENTS}/{A}.json.gz", moved)} == steps(newer)
+    assert ["legacy_conflict"] == [finding.kind for finding in newer.findings]
+
+
+def test_two_modes_of_one_agent_are_a_conflict_as_well() -> None:
+    """The newer one is live, the older one a backup; where both say the same, one is enough."""
+    source = {f"{A}.json": (context("new", at(1)), at(1)), f"{A}.json.gz": (context("old", at(9), zipped=True), at(9))}
+    assert {
+        f"{A}.json": ("bring", f"{AGENTS}/{A}.json.gz", ""),
+        f"{A}.json.gz": ("bring", f"{AGENTS}/{A}.json.backup.{int(at(9))}.json", ""),
+    } == steps(planned(source))
+    same = {f"{A}.json": (context(), at(1)), f"{A}.json.gz": (context(zipped=True), at(9))}
+    assert ["bring", "same"] == sorted(deed for deed, _, _ in steps(planned(same)).values())
+
+
+def test_a_damaged_context_of_the_tree_gives_way() -> None:
+    """It goes to quarantine, however new it is, because it would keep the runtime from starting."""
+    tree = {f"{AGENTS}/{A}.json.gz": (b"", at(0.1))}
+    found = planned({f"{A}.json": (context(), at(5))}, tree)
+    assert {f"{A}.json": ("bring", f"{AGENTS}/{A}.json.gz", f"aside:tree/{AGENTS}/{A}.json.gz")} == steps(found)
+
+
+def test_a_context_of_the_tree_in_the_other_mode_gives_way() -> None:
+    """It would not load under its name. Where it is the newer one, it is kept as a backup, and told of."""
+    tree = {f"{AGENTS}/{A}.json.gz": (context("tree", at(1)), at(1))}
+    found = planned({f"{A}.json": (context("legacy", at(5)), at(5))}, tree)
+    moved = f"{AGENTS}/{A}.backup.{int(at(1))}.json"
+    assert {f"{A}.json": ("bring", f"{AGENTS}/{A}.json.gz", moved)} == steps(found)
+    same = {f"{AGENTS}/{A}.json.gz": (context("one"), at(1))}
+    aside = f"aside:tree/{AGENTS}/{A}.json.gz"
+    assert {f"{A}.json": ("bring", f"{AGENTS}/{A}.json.gz", aside)} == steps(
+        planned({f"{A}.json": (context("one"), at(5))}, same)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "legacy_empty"),
+        (context()[:50], "legacy_truncated"),
+        (b"\x00\xff<html>", "legacy_not_json"),
+        (bytes(500), "legacy_nul_filled"),
+        (b'{"agent_id": "x"}', "legacy_missing_fields"),
+        (b'{"agent_id": 1}', "legacy_wrong_type"),
+        (context(zipped=True)[:60], "legacy_truncated"),
+    ],
+)
+def test_what_would_not_load_is_set_aside(content: bytes, kind: str) -> None:
+    """And told of. The tree's own is left as it is."""
+    tree = {f"{AGENTS}/{A}.json.gz": (context("tree", zipped=True), at(9))}
+    found = planned({f"{A}.json": (content, at(5))}, tree)
+    assert {f"{A}.json": ("set aside", f"aside:contexts/{A}.json", "")} == steps(found)
+    assert [(kind, f"{OLD}/{A}.json", Severity.WARNING)] == [(f.kind, f.path, f.severity) for f in found.findings]
+
+
+def test_what_was_written_just_now_may_be_half_written() -> None:
+    """It is looked at again, and not taken for damaged. Times in the future don't wait for ever."""
+    assert "wait" == steps(planned({f"{A}.json": (b"{", NOW - 0.5)}))[f"{A}.json"][0]
+    assert "set aside" == steps(planned({f"{A}.json": (b"{", NOW + 99)}))[f"{A}.json"][0]
+
+
+def test_json_that_is_no_agents_is_no_damaged_context() -> None:
+    """The runtime doesn't look at it, and neither is anything missing in it."""
+    assert {"index.json": ("bring", f"{AGENTS}/index.json", "")} == steps(planned({"index.json": (b'{"a": 1}', at(5))}))
+
+
+def test_what_would_be_lost_by_converting_is_kept() -> None:
+    """Bytes behind the gzip member are in a copy in quarantine."""
+    found = planned({f"{A}.json.gz": (context(zipped=True) + b"more", at(5))}, target=PLAIN)
+    assert [("set aside", Encoding.AS_IS), ("bring", Encoding.PLAIN)] == [
+        (s.deed.value, s.encoding) for s in found.steps
+    ]
+
+
+# Backups and archives
+
+
+def test_backups_keep_their_names_and_only_the_newest_come_live() -> None:
+    """`backup_count` of them, with those that the tree has; the others are set aside, not lost."""
+    source = {f"{A}.json": (context("live"), at(1))}
+    source |= {f"{A}.backup.{NOW - n}.json": (context(str(n)), NOW - n) for n in (100, 200, 300, 400)}
+    tree = {f"{AGENTS}/{A}.json.backup.{NOW - 150}.json": (context("t", zipped=True), NOW - 150)}
+    found = steps(planned(source, tree))
+    assert {100: "bring", 200: "bring", 300: "set aside", 400: "set aside"} == {
+        n: found[f"{A}.backup.{NOW - n}.json"][0] for n in (100, 200, 300, 400)
+    }
+    assert f"{AGENTS}/{A}.backup.{NOW - 100}.json" == found[f"{A}.backup.{NOW - 100}.json"][1]
+
+
+def test_the_last_good_backup_of_an_agent_comes_however_old_it_is() -> None:
+    """Where no context is whole, nothing that could take its place is surplus only because of its age."""
+    source = {f"{A}.json": (b"", at(1)), f"{A}.backup.{NOW - 400}.json": (context(), NOW - 400)}
+    tree = {f"{AGENTS}/{A}.json.backup.{NOW - n}.json": (b"", float(NOW - n)) for n in (10, 20, 30)}
+    assert "bring" == steps(planned(source, tree))[f"{A}.backup.{NOW - 400}.json"][0]
+
+
+def test_another_backup_of_the_same_second_gets_the_next() -> None:
+    """Both are kept; the same one is not brought twice."""
+    name = f"{A}.backup.{NOW - 100}.json"
+    source = {f"{A}.json": (context(), at(1)), name: (context("legacy"), NOW - 100)}
+    tree = {f"{AGENTS}/{name}": (context("tree"), float(NOW - 100))}
+    assert ("bring", f"{AGENTS}/{A}.backup.{NOW - 99}.json", "") == steps(planned(source, tree))[name]
+    same = {f"{AGENTS}/{name}": (context("legacy"), float(NOW))}
+    assert ("same", f"{AGENTS}/{name}", "") == steps(planned(source, same))[name]
+
+
+def test_archives_come_as_they_are() -> None:
+    """Whatever their extension says. Another one of that second gets the next; what was cut off is set aside."""
+    source = {
+        f"archives/{A}/archive_77.json": (context(zipped=True), at(9)),
+        f"archives/{B}/archive_78.json": (b"[]", at(9)),
+        f"archives/{B}/archive_79.tmp": (b"{", at(9)),
+        f"archives/{B}/archive_80.json": (b"{", at(9)),
+    }
+    tree = {f"{AGENTS}/archives/{B}/archive_78.json": (b"{}", at(9))}
+    assert {
+        f"archives/{A}/archive_77.json": ("bring", f"{AGENTS}/archives/{A}/archive_77.json", ""),
+        f"archives/{B}/archive_78.json": ("bring", f"{AGENTS}/archives/{B}/archive_79.json", ""),
+        f"archives/{B}/archive_79.tmp": ("set aside", f"aside:contexts/archives/{B}/archive_79.tmp", ""),
+        f"archives/{B}/archive_80.json": ("set aside", f"aside:contexts/archives/{B}/archive_80.json", ""),
+    } == steps(planned(source, tree))
+
+
+def test_contexts_in_a_backup_directory_become_backups() -> None:
+    """They are copies of old, and never take the place of what is live; other files keep their names."""
+    source = {f"{A}.json": (context("copy", at(9)), at(9)), "dump/all.tar": (b"tar", at(9))}
+    assert {
+        f"{A}.json": ("bring", f"{AGENTS}/{A}.backup.{int(at(9))}.json", ""),
+        "dump/all.tar": ("bring", "state/backups/dump/all.tar", ""),
+    } == steps(planned(source, kind=Kind.BACKUPS))
+
+
+# What never moves
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("schemapin_keys.json", b"{}"),
+        ("agentpin_keys.json", b"{}"),
+        (".env", b"TOKEN=x"),
+        ("deploy.pem", b"x"),
+        ("sub/id_ed25519", b"x"),
+        ("credentials.toml", b"x"),
+        ("keys/agent", b"x"),
+        ("notes.txt", b"-----BEGIN OPENSSH PRIVATE KEY-----\nx"),
+        ("identity", b"# created: 2026\nAGE-SECRET-KEY-1QQQ"),
+    ],
+)
+def test_keys_and_credentials_never_move(name: str, content: bytes) -> None:
+    """By their names, or by what is in them; they are named, and stay where they are."""
+    found = planned({name: (content, at(9))})
+    assert {name: ("leave", "", "")} == steps(found)
+    assert ["legacy_key"] == [finding.kind for finding in found.findings]
+
+
+def test_links_and_special_files_are_left() -> None:
+    """A link is not followed, and a FIFO not opened."""
+    entries = [entry("link", b"", at(1), mode=0o120777), entry("fifo", b"", at(1), mode=0o010644)]
+    found = plan(Source(OLD, Kind.CONTEXTS), [File(one) for one in entries], TARGET, Tree({}).there, {}, NOW)
+    assert {"link": ("leave", "", ""), "fifo": ("leave", "", "")} == steps(found)
+    assert {"legacy_link", "legacy_special"} == {finding.kind for finding in found.findings}
+
+
+# Logs and vectors
+
+
+def test_the_newer_log_has_the_name() -> None:
+    """The older one is called like a rotated one."""
+    place = "logs/system/model_io.encrypted.log"
+    source = {"model_io.encrypted.log": (b"legacy\n", at(1))}
+    newer = steps(planned(source, {place: (b"tree\n", at(5))}, kind=Kind.LOGS))
+    (deed, to, moved), *_ = newer.values()
+    assert ("bring", place, True) == (deed, to, moved.startswith(f"{place}.20"))
+    (deed, to, moved), *_ = steps(planned(source, {place: (b"tree\n", at(0))}, kind=Kind.LOGS)).values()
+    assert ("bring", True, "") == (deed, to.startswith(f"{place}.20"), moved)
+
+
+DATASET = {
+    "symbiont_context.lance/_versions/1.manifest": (b"m", at(5)),
+    "symbiont_context.lance/data/a.lance": (b"data", at(5)),
+}
+
+
+def test_the_data_of_a_dataset_comes_before_its_versions() -> None:
+    """A version that is there without its data could not be read."""
+    found = planned(DATASET, kind=Kind.VECTORS)
+    assert ["data/a.lance", "_versions/1.manifest"] == [s.to.path.split(".lance/", 1)[1] for s in found.steps]
+    assert "vector_db/collections/symbiont_context.lance/data/a.lance" == found.steps[0].to.path
+
+
+def test_two_datasets_are_never_mixed() -> None:
+    """The newer one has the name, and the other one another, as a whole."""
+    place = "vector_db/collections/symbiont_context.lance"
+    tree = {f"{place}/_versions/1.manifest": (b"m", at(9)), f"{place}/data/b.lance": (b"other", at(9))}
+    found = planned(DATASET, tree, kind=Kind.VECTORS)
+    assert [(place, f"vector_db/collections/symbiont_context-{int(at(9))}.lance")] == [m[:2] for m in found.moves]
+    assert {"bring"} == {deed for deed, _, _ in steps(found).values()}
+    newer = {path: (content, at(1)) for path, (content, _) in tree.items()}
+    other = planned(DATASET, newer, kind=Kind.VECTORS)
+    assert ([], 2) == (other.moves, len(other.copies))
+    assert all(f"symbiont_context-{int(at(5))}.lance/" in step.to.path for step in other.copies)
+    same = {f"vector_db/collections/{path}": one for path, one in DATASET.items()}
+    assert {"same"} == {deed for deed, _, _ in steps(planned(DATASET, same, kind=Kind.VECTORS)).values()}
+
+
+# Again
+
+
+def test_a_file_that_has_changed_takes_the_place_of_its_own_copy() -> None:
+    """As long as nobody has changed that; then it is a conflict like any other."""
+    place = f"{AGENTS}/{A}.json.gz"
+    tree = {place: (context("copy", zipped=True), at(5))}
+    standing = Tree(tree).entries[place]
+    known = {
+        f"{A}.json": Known(f"{A}.json", Identity(1, 1, 1), "bring", Place(False, place), b"", Identity.of(standing))
+    }
+    source = {f"{A}.json": (context("changed"), at(9))}
+    assert {f"{A}.json": ("bring", place, "")} == steps(planned(source, tree, known=known))
+    changed = {place: (context("by the runtime", zipped=True), at(1))}
+    (deed, to, _), *_ = steps(planned(source, changed, known=known)).values()
+    assert ("bring", f"{AGENTS}/{A}.backup.{int(at(9))}.json") == (deed, to)
+
+
+# Whatever there is
+
+_BODIES = st.sampled_from(
+    [context(t, at(h) if h else None, zipped=z) for t in "abc" for h in (0, 3, 7) for z in (False, True)]
+)
+_BROKEN = st.sampled_from([b"", b"{", bytes(40), b'{"agent_id": 1}', context(zipped=True)[:40], b"\xff"])
+_TIMES = st.sampled_from([at(h) for h in (1, 2, 3, 50, 51)])
+_ENDINGS = (".json", ".json.gz", ".backup.50.json", ".json.backup.50.json", ".backup.51.json")
+_OTHERS = [
+    f"archives/{A}/archive_5.json",
+    f"archives/{A}/archive_6.tmp",
+    "odd\udcff.txt",
+    "index.json",
+    "x.key",
+    "a" * 250,
+]
+_NAMES = st.sampled_from([f"{a}{ending}" for a in (A, B) for ending in _ENDINGS] + _OTHERS)
+_FILES = st.dictionaries(_NAMES, st.tuples(_BODIES | _BROKEN, _TIMES), max_size=12)
+
+
+@given(_FILES, _FILES, st.booleans(), st.randoms(use_true_random=False), st.sampled_from([1, 3]))
+def test_whatever_there_is_nothing_is_lost_and_nothing_meets(
+    source: dict[str, tuple[bytes, float]],
+    tree: dict[str, tuple[bytes, float]],
+    zipped: bool,
+    random: "object",
+    keep: int,
+) -> None:
+    """Each file is brought, set aside, there already, or left with a word; no two come to one place."""
+    target = Target("/tree", Path("/datad"), gzip=zipped, backup_count=keep)
+    there = {f"{AGENTS}/{path}": one for path, one in tree.items()}
+    found = planned(source, there, target=target)
+    assert set(source) == {step.file.path for step in found.steps}
+    places = [place for step in found.copies for place in (step.to, step.moved) if place is not None]
+    assert len(places) == len(set(places))
+    for step in found.copies:
+        assert len(os.fsencode(os.path.basename(step.to.path))) <= 255 or step.to.aside
+        assert step.to.aside or (step.to.path in there) == (step.moved is not None)
+        assert step.moved is None or step.moved.aside or step.moved.path not in there
+    shuffled = list(source.items())
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert steps(found) == steps(planned(dict(shuffled), there, target=target))
+    for a in (A, B):
+        _newest_is_live(a, source, there, found, target)
+
+
+def _newest_is_live(a: str, source: Files, there: Files, found: Plan, target: Target) -> None:
+    """After the plan the live context of an agent is the newest sound one that loads, if there is one at all."""
+    place = f"{AGENTS}/{a}{target.extension}"
+    versions = []
+    for path, (content, mtime) in (*source.items(), *there.items()):
+        if path not in (f"{a}.json", f"{a}.json.gz", place):
+            continue
+        seen = of_data(content, CONTESTED)[0]
+        if not seen.damage:
+            loads = path != place or seen.gzip is target.gzip
+            versions.append((loads, seen.updated_ns or int(mtime * 1e9), seen.text, path))
+    if not versions:
+        return
+    live: list[Step] = [step for step in found.copies if step.to == Place(False, place)]
+    if live:
+        now = of_data(source[live[0].file.path][0], CONTESTED)[0].text
+    else:
+        now = of_data(there[place][0], CONTESTED)[0].text
+    newest = max(when for loads, when, _, _ in versions if loads or len(versions) == 1)
+    assert newest in [when for _, when, text, _ in versions if text == now]
