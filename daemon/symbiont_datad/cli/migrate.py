@@ -184,7 +184,7 @@ def _tell_plan(settings: "JobSettings", found: "Detected | None", planned: "Sequ
 
     with Ledger(None) as ledger:
         context = JobContext(settings, ledger, 0, time.time(), True)
-        done = report(context, [rehearsed(one) for one in planned])
+        done = report(context, [rehearsed(one) for one in planned], with_actions=True)
     if as_json:
         show.last_line(screen.document(settings.migration.root, found, done, dry_run=True))
     else:
@@ -229,7 +229,7 @@ def _bring(
 
     with _context(settings, as_json) as context:
         results = bring(context, sources, compat, both_ways=both_ways)
-        done = report(context, results)
+        done = report(context, results, with_actions=as_json)
         _write_down(context, done)
     if as_json:
         show.last_line(screen.document(settings.migration.root, found, done, dry_run=False))

@@ -29,7 +29,7 @@ def migrate(context: JobContext) -> JobReport:
     sources = unmigrated(found, target)
     if context.dry_run:
         planned = rehearse(sources, target, None, context.progress, context.stopping)
-        return report(context, [rehearsed(one) for one in planned])
+        return report(context, [rehearsed(one) for one in planned], with_actions=True)
     return report(context, bring(context, sources, target.compat, both_ways=target.both_ways))
 
 
@@ -104,14 +104,15 @@ class _Told:
             )
 
 
-def report(context: JobContext, results: Sequence[Result]) -> JobReport:
+def report(context: JobContext, results: Sequence[Result], *, with_actions: bool = False) -> JobReport:
     """What a run did. Counts: `files` that were copied, `bytes` of them, `same` that were there already, `unchanged`
-    since an earlier run, `set_aside` in quarantine, `left` where they are.
+    since an earlier run, `set_aside` in quarantine, `left` where they are. The ledger has the actions; they are handed
+    up as well `with_actions`.
     """
-    steps = [(result, step) for result in results for step in result.steps]
-    copies = [(result, step) for result, step in steps if step.deed in (Deed.BRING, Deed.SET_ASIDE)]
+    copying = (Deed.BRING, Deed.SET_ASIDE)
+    copies = [(result, step) for result in results for step in result.steps if step.deed in copying]
     findings = sorted((finding for result in results for finding in result.findings), key=_order)
-    actions = tuple(_action(result, step) for result, step in copies)
+    actions = tuple(_action(result, step) for result, step in copies) if with_actions else ()
     interrupted = any(result.interrupted for result in results)
     left = any(finding.severity is not Severity.INFO for finding in findings)
     counts = {
@@ -130,7 +131,7 @@ def report(context: JobContext, results: Sequence[Result]) -> JobReport:
         actions,
         tuple(findings[:FINDINGS]),
         counts,
-        actions_total=len(actions),
+        actions_total=len(copies),
         bytes_total=counts["bytes"],
     )
 

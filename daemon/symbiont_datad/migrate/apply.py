@@ -20,8 +20,8 @@ from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.fsops.copy import copy, sync_file_system
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.rename import rename_new
-from symbiont_datad.fsops.root import readable, sync_directory
-from symbiont_datad.migrate.journal import Journal, JournalError
+from symbiont_datad.fsops.root import pinned, readable, sync_directory
+from symbiont_datad.migrate.journal import Journal, JournalError, Staged
 from symbiont_datad.migrate.legacy import Kind
 from symbiont_datad.migrate.places import (
     Cell,
@@ -66,11 +66,11 @@ class Applied:
     failed: list[Failed] = field(default_factory=list)
 
 
-class _Staged(NamedTuple):
-    """A copy in the staging place."""
+class _Placing(NamedTuple):
+    """A copy that is about to get its place. `pending` is None where nothing stands there, and it is no place aside."""
 
-    step: Step
-    made: Made
+    staged: Staged
+    pending: Pending | None
 
 
 class _Placed(NamedTuple):
@@ -106,17 +106,21 @@ def recover(target: Target, journal: Journal) -> list[Known]:
 
 
 def _staged_names(cell: Cell) -> dict[str, int]:
+    """What is in the staging place: inodes by path."""
     found: dict[str, int] = {}
-    if cell.name:
-        with (
-            suppress(FileNotFoundError, NotADirectoryError),
-            cell.staged() as fd,
-            readable(".", fd) as open_fd,
-            os.scandir(open_fd) as entries,
-        ):
-            for entry in entries:
-                found[entry.name] = entry.stat(follow_symlinks=False).st_ino
+    if not cell.name:
+        return found
+    with suppress(FileNotFoundError, NotADirectoryError), cell.staged() as fd:
+        for folder in _names(fd):
+            with pinned(folder, fd) as folder_fd, readable(".", folder_fd) as open_fd, os.scandir(open_fd) as entries:
+                for entry in entries:
+                    found[f"{folder}/{entry.name}"] = entry.stat(follow_symlinks=False).st_ino
     return found
+
+
+def _names(fd: int) -> list[str]:
+    with readable(".", fd) as open_fd:
+        return os.listdir(open_fd)
 
 
 def _take_back_name(folders: Folders, cell: Cell, one: Pending) -> None:
@@ -153,11 +157,10 @@ class Carrier:
         self._on_files, self._on_steps = on_files, on_steps
         self._cell = Cell(target, journal)
         self._folders = Folders(target.tree)
-        self._number = 0
         self._fresh: set[str] = set()
         self._unsettled = False
         self._placer = ThreadPoolExecutor(1)
-        self._placing: tuple[Future[_Placed], Sequence[tuple[_Staged, Pending]]] | None = None
+        self._placing: tuple[Future[_Placed], Sequence[_Placing]] | None = None
 
     def __enter__(self) -> Self:
         if self._journal.get("root") == "making" or not os.path.lexists(self._target.root):
@@ -193,12 +196,6 @@ class Carrier:
         """The absolute path of the staging place."""
         return self._cell.stage
 
-    def names(self, count: int) -> list[str]:
-        """New names in the staging place."""
-        first = self._number
-        self._number += count
-        return [str(number) for number in range(first, first + count)]
-
     def no_room(self) -> NoRoom:
         """What is raised when the disk is full."""
         return NoRoom(
@@ -227,12 +224,12 @@ class Carrier:
             sync_directory(self._folders.at(other))
         left = dict(prepared)
         for batch in _batches(plan.copies):
-            ready, rest = list[_Staged](), list[Step]()
+            ready, rest = list[Staged](), list[Step]()
             for step in batch:
                 made = left.get(step.file.path)
                 if made is not None and made.encoding is step.encoding and step.deed is not Deed.LEAVE:
                     del left[step.file.path]
-                    ready.append(_Staged(step, made))
+                    ready.append(Staged(step, made))
                 else:
                     rest.append(step)
             room = True
@@ -266,7 +263,7 @@ class Carrier:
 
     # Staging
 
-    def _stage(self, steps: Sequence[Step]) -> tuple[list[_Staged], bool]:
+    def _stage(self, steps: Sequence[Step]) -> tuple[list[Staged], bool]:
         """Make copies; the second value is false when the disk was full."""
         growing = self._row.source.kind is Kind.LOGS
         orders = [
@@ -274,11 +271,10 @@ class Carrier:
                 os.fsencode(step.file.path),
                 *Identity.of(step.file),
                 step.file.mode & 0o777,
-                name,
                 step.encoding,
                 growing,
             )
-            for step, name in zip(steps, self.names(len(steps)), strict=True)
+            for step in steps
         ]
         answers = self._workers.make(self._row.at, orders, self._on_files, self.stage, self.cloning)
         staged, room = [], True
@@ -287,7 +283,7 @@ class Carrier:
                 self._unstage([answer.name])
                 self.applied.failed.append(Failed(step, "it changed while it was read", True))
             elif isinstance(answer, Made):
-                staged.append(_Staged(step, answer))
+                staged.append(Staged(step, answer))
             elif isinstance(answer, Trouble) and answer.kind == NO_ROOM:
                 room = False
             elif isinstance(answer, Trouble):
@@ -297,14 +293,15 @@ class Carrier:
     def _unstage(self, names: Sequence[str]) -> None:
         if not names:
             return
-        with self._cell.staged() as fd:
-            for name in names:
+        with self._cell.staging() as staging:
+            for path in names:
+                folder, _, name = path.rpartition("/")
                 with suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=fd)
+                    os.unlink(name, dir_fd=staging.at(folder))
 
     # Putting in place
 
-    def _put(self, staged: Sequence[_Staged], *, flushed: bool) -> None:
+    def _put(self, staged: Sequence[Staged], *, flushed: bool) -> None:
         """Make copies durable, write them down, have them renamed."""
         if not staged:
             return
@@ -312,12 +309,21 @@ class Carrier:
         if one_by_one or not flushed:
             one_by_one = not self._flush(staged, one_by_one=one_by_one)
         self._fresh.clear()
-        usable = self._with_directories(staged)
-        pending = [one for one in (self._pending(copy) for copy in usable) if one is not None]
-        self._journal.pend(self._row.id, [one for _, one in pending])
+        # Most copies go to where nothing stands; of those there may be many, and little has to be thought of.
+        plain: list[Staged] = []
+        others: list[_Placing] = []
+        for one in self._with_directories(staged):
+            if one.step.standing is None and not one.step.to.aside:
+                plain.append(one)
+            elif (pending := self._pending(one)) is not None:
+                others.append(_Placing(one, pending))
+        with self._journal.transaction():
+            self._journal.pend_copies(self._row.id, plain)
+            self._journal.pend(self._row.id, [one.pending for one in others if one.pending is not None])
         self._unsettled = True
         self._wait()
-        self._placing = self._placer.submit(self._rename_all, pending), pending
+        placing = [*(_Placing(one, None) for one in plain), *others]
+        self._placing = self._placer.submit(self._rename_all, placing), placing
         if one_by_one:
             done = self._wait()
             changed = {self._cell.in_tree(one.step.to).rpartition("/")[0] for one in done} | self._fresh
@@ -326,45 +332,54 @@ class Carrier:
             self._journal.settle()
             self._unsettled = False
 
-    def _wait(self) -> list[_Staged]:
+    def _wait(self) -> list[Staged]:
         """Wait for the renames that are under way, and tell of them; hand back those that were made."""
         if self._placing is None:
             return []
-        (future, pending), self._placing = self._placing, None
-        placed = future.result()
-        if placed.failed:
-            self._unstage([pending[number][0].made.name for number in placed.failed])
-            self._journal.drop_pending(pending[number][1].staged for number in placed.failed)
-            for number, error in placed.failed.items():
-                self._fail(pending[number][0], error)
-        done = [staged for number, (staged, _) in enumerate(pending) if number not in placed.failed]
+        (future, placing), self._placing = self._placing, None
+        failed = future.result().failed
+        if failed:
+            names = [placing[number].staged.made.name for number in failed]
+            self._unstage(names)
+            self._journal.drop_pending(names)
+            for number, error in failed.items():
+                self._fail(placing[number].staged, error)
+        done = [one.staged for number, one in enumerate(placing) if number not in failed]
         self.applied.files += len(done)
         self.applied.bytes += sum(one.made.size for one in done)
         self._on_steps([one.step for one in done])
         return done
 
-    def _rename_all(self, pending: Sequence[tuple[_Staged, Pending]]) -> _Placed:
+    def _rename_all(self, placing: Sequence[_Placing]) -> _Placed:
         """Rename copies to their place, in a thread of its own. Raises OSError when the disk is full."""
         placed = _Placed({})
-        with self._cell.staged() as stage_fd, Folders(self._target.tree) as folders:
-            for number, (staged, one) in enumerate(pending):
+        with self._cell.staging() as staging, Folders(self._target.tree) as folders:
+            for number, one in enumerate(placing):
                 try:
-                    self._rename(one, stage_fd, folders, new=staged.step.standing is None)
+                    if one.pending is None:
+                        folder, _, name = one.staged.step.to.path.rpartition("/")
+                        from_folder, _, staged = one.staged.made.name.rpartition("/")
+                        rename_new(staging.at(from_folder), staged, folders.at(folder), name)
+                    else:
+                        self._rename(one.pending, staging, folders, new=one.staged.step.standing is None)
                 except (OSError, UnsafePath) as error:
                     if isinstance(error, OSError) and error.errno in FULL:
                         raise
-                    _take_back_name(folders, self._cell, one)
+                    if one.pending is not None:
+                        _take_back_name(folders, self._cell, one.pending)
                     placed.failed[number] = error
         return placed
 
-    def _flush(self, staged: Sequence[_Staged], *, one_by_one: bool) -> bool:
+    def _flush(self, staged: Sequence[Staged], *, one_by_one: bool) -> bool:
         """Make copies durable; whether all at once."""
-        with self._cell.staged() as stage_fd:
-            with readable(".", stage_fd) as open_fd:
-                if not one_by_one and sync_file_system(open_fd):
+        if not one_by_one:
+            with self._cell.staged() as stage_fd, readable(".", stage_fd) as open_fd:
+                if sync_file_system(open_fd):
                     return True
+        with self._cell.staging() as staging:
             for one in staged:
-                fd = os.open(one.made.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stage_fd)
+                folder, _, name = one.made.name.rpartition("/")
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging.at(folder))
                 try:
                     os.fsync(fd)
                 finally:
@@ -380,7 +395,7 @@ class Carrier:
             self._journal.settle()
             self._unsettled = False
 
-    def _with_directories(self, staged: Sequence[_Staged]) -> list[_Staged]:
+    def _with_directories(self, staged: Sequence[Staged]) -> list[Staged]:
         """Make the directories that copies come to; hand back those copies that have one."""
         places = [place for one in staged for place in (one.step.to, one.step.moved) if place is not None]
         if any(place.aside for place in places):
@@ -404,7 +419,7 @@ class Carrier:
             return [one for one in staged if self._has_directory(one)]
         return list(staged)
 
-    def _has_directory(self, one: _Staged) -> bool:
+    def _has_directory(self, one: Staged) -> bool:
         """Something is in the way of a directory: find out for which copies."""
         try:
             return bool(self._with_directories([one]))
@@ -413,7 +428,7 @@ class Carrier:
             self._fail(one, error)
             return False
 
-    def _pending(self, staged: _Staged) -> tuple[_Staged, Pending] | None:
+    def _pending(self, staged: Staged) -> Pending | None:
         """What is to be written down of a copy; None when the tree is no longer as the plan was made for."""
         step, made = staged
         to, moved, identity, number = step.to, None, None, None
@@ -432,7 +447,7 @@ class Carrier:
                 number = self._keep(to.path, standing)
         copied = Identity(made.inode, made.size, made.mtime_ns)
         known = Known(step.file.path, Identity.of(step.file), step.deed, to, made.digest, copied)
-        return staged, Pending(known, made.name, moved, identity, number)
+        return Pending(known, made.name, moved, identity, number)
 
     def _free_aside(self, place: Place) -> Place:
         """A place in the cell that nothing has: its own, or one with a number behind it."""
@@ -458,19 +473,20 @@ class Carrier:
                 os.close(to_fd)
         return original.id
 
-    def _rename(self, one: Pending, stage_fd: int, folders: Folders, *, new: bool) -> None:
+    def _rename(self, one: Pending, staging: Folders, folders: Folders, *, new: bool) -> None:
         path = self._cell.in_tree(one.known.dest)
         folder, _, name = path.rpartition("/")
         dir_fd = folders.at(folder)
+        from_folder, _, staged = one.staged.rpartition("/")
         if one.moved is not None:
             other, _, new_name = self._cell.in_tree(one.moved).rpartition("/")
             _give_second_name(dir_fd, name, folders.at(other), new_name)
         elif new:
-            rename_new(stage_fd, one.staged, dir_fd, name)
+            rename_new(staging.at(from_folder), staged, dir_fd, name)
             return
-        os.rename(one.staged, name, src_dir_fd=stage_fd, dst_dir_fd=dir_fd)
+        os.rename(staged, name, src_dir_fd=staging.at(from_folder), dst_dir_fd=dir_fd)
 
-    def _fail(self, staged: _Staged, error: Exception) -> None:
+    def _fail(self, staged: Staged, error: Exception) -> None:
         reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         standing = self._folders.lstat(staged.step.to.path) if isinstance(error, FileExistsError) else None
         came_since = standing is not None and stat.S_ISREG(standing.st_mode)

@@ -17,7 +17,7 @@ from symbiont_datad.fsops.walk import Entry, walk
 from symbiont_datad.migrate.content import Content, look
 from symbiont_datad.migrate.legacy import Kind, Source
 from symbiont_datad.migrate.plan import CONTESTED, Questions
-from symbiont_datad.migrate.planning import Plan, There
+from symbiont_datad.migrate.planning import Plan, There, named
 from symbiont_datad.migrate.records import Deed, File, Identity
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.migrate.workers import CHANGED, NO_ROOM, Made, OnFiles, Seen, Trouble, Workers, looking
@@ -180,21 +180,19 @@ def examine(
     target: Target,
     workers: Workers,
     on_files: OnFiles,
-    names: Callable[[int], Sequence[str]] | None = None,
     stage: str = "",
 ) -> Examined:
     """Look into files of a source, whose data lies in the directory `at`.
 
-    With `names` a copy is made at once of what nothing stands in the way of, in the directory `stage` and under these
-    names: most files come as they are, or change the mode, so that they need not be read again.
+    With a `stage` a copy is made there at once of what nothing stands in the way of: most files come as they are, or
+    change the mode, so that they need not be read again.
     """
     wanted = [entry for entry in entries if entry.path in asked.source]
-    given = iter(names(len(wanted))) if names is not None else None
     orders = []
     for entry in wanted:
         question = asked.source[entry.path]
-        name = next(given) if given is not None and not question.compared else ""
-        orders.append(looking(entry, question, name, target.gzip if _is_context(source, entry.path) else None))
+        gzip = target.gzip if _is_context(source, entry.path) else None
+        orders.append(looking(entry, question, copying=bool(stage) and not question.compared, gzip=gzip))
     found = dict(zip((entry.path for entry in wanted), workers.look(at, orders, on_files, stage), strict=True))
     examined = Examined()
     for entry in entries:
@@ -216,7 +214,7 @@ def examine(
 
 
 def _is_context(source: Source, path: str) -> bool:
-    name = name_of(path) if source.kind is Kind.CONTEXTS else None
+    name = named(path) if source.kind is Kind.CONTEXTS else None
     return name is not None and name.role is Role.CONTEXT
 
 
@@ -225,7 +223,7 @@ def chunks(source: Source, entries: Iterable[Entry], size: int) -> Iterator[list
 
     That are all files of an agent, or of a collection of vectors.
     """
-    belongs = _collection if source.kind is Kind.VECTORS else _agent
+    belongs = _collection if source.kind is Kind.VECTORS else _stem
     chunk: list[Entry] = []
     for _, group in groupby(sorted(entries, key=belongs), belongs):
         if len(chunk) >= size:
@@ -240,6 +238,6 @@ def _collection(entry: Entry) -> str:
     return entry.path.partition("/")[0]
 
 
-def _agent(entry: Entry) -> str:
-    name = name_of(entry.path)
-    return name.agent if name is not None and name.agent else entry.path
+def _stem(entry: Entry) -> str:
+    """The same for all files of an agent, and for some others whose names begin alike."""
+    return entry.path.partition(".")[0]

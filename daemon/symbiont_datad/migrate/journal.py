@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from symbiont_datad.errors import DatadError
 from symbiont_datad.migrate.legacy import Kind, Source
@@ -27,8 +27,12 @@ from symbiont_datad.migrate.records import (
     Returned,
     SourceRow,
     State,
+    Step,
 )
 from symbiont_datad.migrate.target import Compat
+
+if TYPE_CHECKING:
+    from symbiont_datad.migrate.workers import Made as Copied
 
 _VERSION = 1
 _BUSY_S = 5.0
@@ -63,6 +67,13 @@ create table returned (
 create table configs (
     path blob primary key, before blob, after blob not null, backup blob, at real not null) without rowid;
 """
+
+
+class Staged(NamedTuple):
+    """A copy in the staging place, and what is to be done with it."""
+
+    step: Step
+    made: "Copied"
 
 
 class JournalError(DatadError):
@@ -281,6 +292,31 @@ class Journal:
                     for one in batch
                 ],
             )
+
+    def pend_copies(self, number: int, copies: Iterable[Staged]) -> None:
+        """The same for copies that go to where nothing stands: there may be many of them."""
+        encode, nothing = os.fsencode, (None,) * 6
+        rows = [
+            (
+                number,
+                encode(file.path),
+                file.inode,
+                file.size,
+                file.mtime_ns,
+                deed,
+                "tree",
+                encode(to.path),
+                made.digest,
+                made.inode,
+                made.size,
+                made.mtime_ns,
+                made.name,
+                *nothing,
+            )
+            for (file, deed, to, *_), made in copies
+        ]
+        with self.transaction() as db:
+            db.executemany(f"insert into pending values ({', '.join('?' * 19)})", rows)
 
     def pending(self) -> list[Pending]:
         """The batches that are not settled."""

@@ -334,7 +334,7 @@ class _Migrating:
                 asked = questions(row.source, portion, self._target, landscape.there)
                 landscape.look(workers, asked, lambda *_: None)
                 return examine(
-                    row.source, row.at, portion, asked, self._target, workers, on_files, carrier.names, carrier.stage
+                    row.source, row.at, portion, asked, self._target, workers, on_files, carrier.stage
                 )  # fmt: skip
 
             def flush(coming: Future[Examined]) -> tuple[Examined, bool]:
@@ -356,7 +356,6 @@ class _Migrating:
                 found = plan(row.source, examined.files, self._target, landscape.there, known, time.time())
                 self._sort_out(found)
                 carrier.carry(found, examined.prepared, flushed=flushed)
-                landscape.expect(found, {file.entry.path: file for file in examined.files})
                 result.moves += found.moves
                 if not examined.room:
                     raise carrier.no_room()

@@ -164,6 +164,12 @@ class Cell:
         with self._target.tree.directory(f"{self.path}/{STAGED}") as fd:
             yield fd
 
+    @contextmanager
+    def staging(self) -> Iterator[Folders]:
+        """The directories in the staging place, one for each piece of work."""
+        with Folders(Tree(self.stage)) as folders:
+            yield folders
+
     def clear(self) -> None:
         """Remove what is staged: copies that never went to their place."""
         if not self.name:

@@ -9,13 +9,13 @@ What would not load goes to quarantine. Nothing that is called like a key, or ho
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from symbiont_datad.formats.state_name import Role, StateName, name_of
+from symbiont_datad.formats.state_name import Role, StateName
 from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.migrate.content import Question
 from symbiont_datad.migrate.legacy import Kind, Source, is_secret_name
 from symbiont_datad.migrate.plan_files import plan_log, plan_vectors, units
 from symbiont_datad.migrate.plan_state import plan_state
-from symbiont_datad.migrate.planning import NS, Plan, Planning, There
+from symbiont_datad.migrate.planning import NS, Plan, Planning, There, named
 from symbiont_datad.migrate.records import File, Known, Step
 from symbiont_datad.migrate.target import Target
 
@@ -51,7 +51,7 @@ def questions(source: Source, entries: Iterable[Entry], target: Target, there: T
         path = entry.path
         if not entry.is_file or is_secret_name(path):
             continue
-        name = name_of(path) if source.kind is not Kind.LOGS else None
+        name = named(path) if source.kind is not Kind.LOGS else None
         place = _home(source, target, path, name)
         standing = there.entry(place) is not None
         if name is None or name.role is Role.LEFTOVER:

@@ -12,13 +12,13 @@ from itertools import count
 from typing import NamedTuple
 
 from symbiont_datad.formats.context import BY_SCHEMA
-from symbiont_datad.formats.state_name import Role, StateName, name_of
+from symbiont_datad.formats.state_name import Role, StateName
 from symbiont_datad.fsops.copy import Encoding
 from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.migrate.content import Content
 from symbiont_datad.migrate.legacy import UUID, Kind
 from symbiont_datad.migrate.plan_files import plan_other
-from symbiont_datad.migrate.planning import NS, SOUND, Planning, ago, words
+from symbiont_datad.migrate.planning import NS, SOUND, Planning, ago, named, words
 from symbiont_datad.migrate.records import Deed, File, Place, Step
 from symbiont_datad.report import Severity
 from symbiont_datad.retention.backups import Backup, rotate
@@ -43,7 +43,7 @@ def plan_state(planning: Planning, files: Iterable[File]) -> None:
     agents: dict[str, list[File]] = defaultdict(list)
     backups: list[tuple[File, StateName]] = []
     for file in files:
-        name = name_of(file.entry.path)
+        name = named(file.entry.path)
         if name is None or _is_no_context(file, name):
             plan_other(planning, file)
         elif name.role is Role.LEFTOVER:
@@ -87,12 +87,18 @@ class _State:
 
     def agent(self, agent: str, files: list[File]) -> None:
         """Plan for all contexts of an agent that the source has: one in each mode, at most."""
+        place = self._place(agent)
+        if len(files) == 1 and self._planning.source.kind is Kind.CONTEXTS and self._there.entry(place) is None:
+            (file,) = files
+            content = file.content
+            if content is not None and content.damage in SOUND:  # which is most of them
+                self._live(agent, _Version(file, content, 0), place, None, "")
+                return
         versions = self._sound(files)
         if self._planning.source.kind is Kind.BACKUPS:
             for version in versions:
                 self._older(agent, version, f"a copy in {self._planning.source.path}")
             return
-        place = self._place(agent)
         live = self._there.entry(place)
         inside = self._there.content(place) if live is not None else None
         if live is not None and self._is_earlier_copy(place, live, versions):

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import NamedTuple
 
 from symbiont_datad.formats.context import Damage
+from symbiont_datad.formats.state_name import name_of
 from symbiont_datad.fsops.copy import Encoding
 from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.migrate.content import Content
@@ -24,6 +26,10 @@ SOUND = frozenset(("", Damage.TOO_LARGE.value))
 """What is written for the damage of a file that loads, or that may."""
 
 NS = 10**9
+
+named = lru_cache(maxsize=1 << 13)(name_of)
+"""What the name of a state file says; asked several times about the files of a portion."""
+
 _LONGEST = 255  # bytes of a name (NAME_MAX)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
+from itertools import count
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -18,7 +19,7 @@ import msgspec
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.copy import CHUNK, Differs, Encoding, copy, copy_small
-from symbiont_datad.fsops.root import Tree
+from symbiont_datad.fsops.root import Tree, pinned
 from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.migrate.content import Content, Question, look, of_data
 from symbiont_datad.migrate.planning import SOUND
@@ -50,8 +51,8 @@ class Trouble(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Looking(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A file to look into: its path, how lstat saw it, and the question.
 
-    With a `name`, a copy of a small one is made at once, called so in the staging place: as it is, or in the mode
-    `gzip` (None: whatever it is) if what is in it is sound.
+    With `copying`, a copy of a small one is made at once: as it is, or in the mode `gzip` (None: whatever it is) if it
+    is sound.
     """
 
     path: bytes
@@ -60,12 +61,12 @@ class Looking(msgspec.Struct, array_like=True, frozen=True, gc=False):
     mtime_ns: int
     mode: int
     question: Question
-    name: str = ""
+    copying: bool = False
     gzip: bool | None = None
 
 
 class Making(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A copy to make: of which file, called what in the staging place, and how encoded.
+    """A copy to make: of which file, and how encoded.
 
     `growing`: it is a log; when it has only grown meanwhile, what there was at first is taken.
     """
@@ -75,13 +76,15 @@ class Making(msgspec.Struct, array_like=True, frozen=True, gc=False):
     size: int
     mtime_ns: int
     mode: int
-    name: str
     encoding: Encoding
     growing: bool = False
 
 
 class Made(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A copy that was made, and read back. `digest` is that of the source's bytes; the rest is about the copy."""
+    """A copy that was made, and read back. `name` is its path in the staging place.
+
+    `digest` is that of the source's bytes; the rest is about the copy.
+    """
 
     name: str
     encoding: Encoding
@@ -102,6 +105,8 @@ class _Work(msgspec.Struct, array_like=True, gc=False):
     root: bytes
     stage: bytes = b""
     """The staging place: the absolute path of a directory without links in it."""
+    folder: str = ""
+    """The directory in it that these copies come to; it is made for them. Nobody waits there for anybody else."""
     looking: list[Looking] = []
     making: list[Making] = []
     cloning: bool = False
@@ -130,7 +135,7 @@ class Workers:
         self._count = min(_PROCESSES, cores)
         self._crew: Crew | None = None
         self._pool = ThreadPoolExecutor(self._count)
-        self._done = 0
+        self._folders = count()
         self.stopping = stopping
 
     def __enter__(self) -> Self:
@@ -155,7 +160,7 @@ class Workers:
         """What is in files below `root`, in the same order; copies are made in the directory `stage`."""
 
         def work(piece: list[Looking]) -> _Work:
-            return _Work(os.fsencode(root), os.fsencode(stage), looking=piece)
+            return _Work(os.fsencode(root), os.fsencode(stage), str(next(self._folders)), looking=piece)
 
         return self._spread(files, work, lambda answer: answer.seen, on_files)
 
@@ -165,7 +170,8 @@ class Workers:
         """Make copies of files below `root` in the directory `stage`; the answers are in the same order."""
 
         def work(piece: list[Making]) -> _Work:
-            return _Work(os.fsencode(root), os.fsencode(stage), making=piece, cloning=cloning)
+            folder = str(next(self._folders))
+            return _Work(os.fsencode(root), os.fsencode(stage), folder, making=piece, cloning=cloning)
 
         return self._spread(files, work, lambda answer: answer.made, on_files)
 
@@ -199,10 +205,10 @@ class Workers:
         return _do(work)
 
 
-def looking(entry: Entry, question: Question, name: str = "", gzip: bool | None = None) -> Looking:
+def looking(entry: Entry, question: Question, *, copying: bool = False, gzip: bool | None = None) -> Looking:
     """The order to look into a file."""
     mode = entry.mode & 0o777
-    return Looking(os.fsencode(entry.path), entry.inode, entry.size, entry.mtime_ns, mode, question, name, gzip)
+    return Looking(os.fsencode(entry.path), entry.inode, entry.size, entry.mtime_ns, mode, question, copying, gzip)
 
 
 def _pieces(files: Sequence[_T]) -> Iterator[list[_T]]:
@@ -229,14 +235,14 @@ def _do(work: _Work) -> _Answer:
     answer = _Answer([], [], [])
     tree = Tree(os.fsdecode(work.root))
     if not work.stage:
-        _each(tree, work.looking, lambda dir_fd, name, one: _look(dir_fd, name, one, -1), answer.seen, answer.trouble)
+        _each(tree, work.looking, lambda dir_fd, name, one: _look(dir_fd, name, one, None), answer.seen, answer.trouble)
         return answer
-    with Tree(os.fsdecode(work.stage)).root() as stage_fd:
+    with _Stage(os.fsdecode(work.stage), work.folder) as stage:
         if work.looking:
             _each(
                 tree,
                 work.looking,
-                lambda dir_fd, name, one: _look(dir_fd, name, one, stage_fd),
+                lambda dir_fd, name, one: _look(dir_fd, name, one, stage),
                 answer.seen,
                 answer.trouble,
             )
@@ -244,11 +250,45 @@ def _do(work: _Work) -> _Answer:
             _each(
                 tree,
                 work.making,
-                lambda dir_fd, name, one: _make(dir_fd, name, one, stage_fd, work.cloning),
+                lambda dir_fd, name, one: _make(dir_fd, name, one, stage, work.cloning),
                 answer.made,
                 answer.trouble,
             )
     return answer
+
+
+class _Stage:
+    """A directory of its own in the staging place, made when the first copy comes."""
+
+    def __init__(self, place: str, folder: str) -> None:
+        self._place, self._folder = place, folder
+        self._fd = -1
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def new(self, mode: int) -> tuple[str, int]:
+        """A new file: its path in the staging place, and its descriptor, for reading and writing."""
+        if self._fd < 0:
+            with Tree(self._place).root() as place_fd:
+                os.mkdir(self._folder, 0o700, dir_fd=place_fd)
+                with pinned(self._folder, place_fd) as fd:
+                    self._fd = os.dup(fd)
+        name = str(self._number)
+        self._number += 1
+        return f"{self._folder}/{name}", os.open(name, _WRITE, mode, dir_fd=self._fd)
+
+    def drop(self, path: str) -> None:
+        """Remove a file that came to nothing."""
+        with suppress(OSError):
+            os.unlink(path.rpartition("/")[2], dir_fd=self._fd)
 
 
 def _each(
@@ -295,13 +335,13 @@ def _each(
 _CHANGED = Trouble(CHANGED, "it changed while it was read")
 
 
-def _look(dir_fd: int, name: str, one: Looking, stage_fd: int) -> Seen | Trouble:
+def _look(dir_fd: int, name: str, one: Looking, stage: _Stage | None) -> Seen | Trouble:
     fd = os.open(name, _READ, dir_fd=dir_fd)
     try:
         found = os.fstat(fd)
         if not _is(one, found):
             return _CHANGED
-        if not one.name or one.size > CHUNK:
+        if stage is None or not one.copying or one.size > CHUNK:
             content = look(fd, one.size, one.question)
             return Seen(content) if _is(one, os.fstat(fd)) else _CHANGED
         data = os.pread(fd, one.size, 0)
@@ -315,26 +355,26 @@ def _look(dir_fd: int, name: str, one: Looking, stage_fd: int) -> Seen | Trouble
         encoding = Encoding.GZIP if one.gzip else Encoding.PLAIN
     if content.key or (encoding is not Encoding.AS_IS and not content.exact):
         return Seen(content)
-    copy_fd = os.open(one.name, _WRITE, one.mode, dir_fd=stage_fd)
+    path, copy_fd = stage.new(one.mode)
     try:
         copy_small(data, text, copy_fd, encoding)
         made = _complete(copy_fd, one, found)
     except BaseException:
-        _unlink(one.name, stage_fd)
+        stage.drop(path)
         raise
     finally:
         os.close(copy_fd)
     digest = content.digest or sha256(data).digest()
-    return Seen(content, Made(one.name, encoding, digest, made.st_ino, made.st_size, one.mtime_ns))
+    return Seen(content, Made(path, encoding, digest, made.st_ino, made.st_size, one.mtime_ns))
 
 
-def _make(dir_fd: int, name: str, one: Making, stage_fd: int, cloning: bool) -> Made | Trouble:
+def _make(dir_fd: int, name: str, one: Making, stage: _Stage, cloning: bool) -> Made | Trouble:
     fd = os.open(name, _READ, dir_fd=dir_fd)
     try:
         found = os.fstat(fd)
         if not _is(one, found) and not (one.growing and _has_grown(one, found)):
             return _CHANGED
-        copy_fd = os.open(one.name, _WRITE, one.mode, dir_fd=stage_fd)
+        path, copy_fd = stage.new(one.mode)
         try:
             copied = copy(fd, copy_fd, one.size, one.encoding, cloning=cloning and not one.growing)
             now = os.fstat(fd)
@@ -342,13 +382,13 @@ def _make(dir_fd: int, name: str, one: Making, stage_fd: int, cloning: bool) -> 
                 raise ValueError(_CHANGED.reason)
             made = _complete(copy_fd, one, found)
         except BaseException:
-            _unlink(one.name, stage_fd)
+            stage.drop(path)
             raise
         finally:
             os.close(copy_fd)
     finally:
         os.close(fd)
-    return Made(one.name, one.encoding, copied.digest, made.st_ino, made.st_size, one.mtime_ns)
+    return Made(path, one.encoding, copied.digest, made.st_ino, made.st_size, one.mtime_ns)
 
 
 def _complete(copy_fd: int, one: Looking | Making, source: os.stat_result) -> os.stat_result:
@@ -361,11 +401,6 @@ def _complete(copy_fd: int, one: Looking | Making, source: os.stat_result) -> os
         os.fchmod(copy_fd, one.mode)
     os.utime(copy_fd, ns=(source.st_atime_ns, one.mtime_ns))
     return made
-
-
-def _unlink(name: str, dir_fd: int) -> None:
-    with suppress(OSError):
-        os.unlink(name, dir_fd=dir_fd)
 
 
 def _is(one: Looking | Making, found: os.stat_result) -> bool:
