@@ -10,7 +10,6 @@ packed as well. Run by hand: it takes some minutes.
 
 import argparse
 import gzip
-import json
 import os
 import shutil
 import subprocess
@@ -22,29 +21,28 @@ from random import Random
 from statistics import median
 from uuid import UUID
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests import contexts
+
 DAY = 86_400.0
 WORDS = ["agent", "plan", "policy", "tool", "secret", "budget", "invoice", "customer", "retry", "cluster", "vector"]
 
 
-def context(random: Random, agent: str) -> bytes:
-    """A context of 2 to 16 KB as the runtime writes them."""
+def context(random: Random, number: int) -> bytes:
+    """A whole context, with every kind of item, of 6 to 25 KB as the runtime writes them."""
     turns = [
-        {"id": str(UUID(int=random.getrandbits(128), version=4)), "role": random.choice(["User", "Agent", "Tool"]),
-         "content": " ".join(random.choices(WORDS, k=random.randint(5, 60))),
-         "timestamp": {"secs_since_epoch": 1_790_000_000 + n, "nanos_since_epoch": 0}}
-        for n in range(random.randint(2, 40))
-    ]  # fmt: skip
-    time_ = {"secs_since_epoch": 1_790_000_000, "nanos_since_epoch": 0}
-    value = {"agent_id": agent, "session_id": agent, "memory": {}, "knowledge_base": {}, "conversation_history": turns,
-             "metadata": {}, "created_at": time_, "updated_at": time_, "retention_policy": {}}  # fmt: skip
-    return json.dumps(value, indent=2).encode()
+        contexts.turn(1_790_000_000 + turn, " ".join(random.choices(WORDS, k=random.randint(5, 60))))
+        for turn in range(random.randint(2, 40))
+    ]
+    return contexts.plain(contexts.context(f"agent {number}", conversation_history=turns))
 
 
 def make(folder: Path, files: int, plain: bool) -> None:
     """A legacy directory with so many contexts; a few hundred different ones, each under many names."""
     folder.mkdir(parents=True)
     random, now = Random(1), time.time()
-    bodies = [context(random, str(UUID(int=random.getrandbits(128), version=4))) for _ in range(300)]
+    bodies = [context(random, number) for number in range(300)]
     if not plain:
         bodies = [gzip.compress(body, mtime=0) for body in bodies]
     fd = os.open(folder, os.O_RDONLY)

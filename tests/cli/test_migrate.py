@@ -294,7 +294,7 @@ def test_config_migrate_and_undo(datad: Datad, home: Home) -> None:
     text = (
         '# mine\n[context]\nstorage_path = "./data/contexts"  # where\nbackup_count = 7\n[http]\ndev_token = "geheim"\n'
     )
-    file.write_text(text)
+    write(file, text.encode(), NOW)
     shown = datad("config", "migrate", "--dry-run")
     assert (0, text) == (shown.returncode, file.read_text())
     assert '-storage_path = "./data/contexts"  # where\n' in shown.stdout
@@ -310,9 +310,9 @@ def test_config_migrate_and_undo(datad: Datad, home: Home) -> None:
     assert "7" == datad("config", "show", "--changed").stdout.split("backup_count")[1].split()[1]
     assert "nothing to rewrite\n" == datad("config", "migrate", "--yes").stdout
     assert 0 == datad("migrate", "--undo").returncode
-    assert (text, False, False) == (
-        file.read_text(), file.with_name("symbiont.toml.bak").exists(), (home.root.parent / "datad.toml").exists(),
-    )  # fmt: skip
+    assert (text, NOW) == (file.read_text(), file.stat().st_mtime)
+    assert not file.with_name("symbiont.toml.bak").exists()
+    assert not (home.root.parent / "datad.toml").exists()
 
 
 def test_settings_that_were_edited_since_stay(datad: Datad, home: Home) -> None:

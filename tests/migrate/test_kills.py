@@ -19,7 +19,7 @@ from symbiont_datad.migrate.target import Compat
 from tests.migrate.making import HOUR, NOW, Home, agent, context, everything, lost, unloadable, write
 
 FEW = 4
-MANY = int(os.environ.get("DATAD_KILLS", "100"))
+MANY = int(os.environ.get("DATAD_KILLS", "20"))
 """So many runs are killed in CI."""
 
 
@@ -130,6 +130,7 @@ def test_a_few_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_many_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, for as long as it takes to be sure."""
     torture(tmp_path, monkeypatch, MANY)

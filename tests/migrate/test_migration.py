@@ -109,6 +109,17 @@ def test_undo_gives_back_the_first_state(home: Home, zipped: bool) -> None:
     assert not home.target.journal_path.exists()
 
 
+def test_two_files_of_one_time_are_two_files(home: Home) -> None:
+    """What was overwritten comes back, though what took its place has the same time, mode, and even size."""
+    write(home.agents / f"{A}.json.gz", bytes(len(context(zipped=True))), NOW - HOUR)
+    write(home.old / f"{A}.json.gz", context(zipped=True), NOW - HOUR)
+    first = everything(home.root, home.old)
+    home.migrate()
+    assert context(zipped=True) == home.live(1).read_bytes()
+    assert 1 == home.undo()[0].restored
+    assert first == everything(home.root, home.old)
+
+
 def test_undo_removes_a_tree_that_was_not_there(home: Home) -> None:
     """The root itself as well."""
     write(home.old / f"{A}.json", context())

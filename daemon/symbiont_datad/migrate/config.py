@@ -290,7 +290,8 @@ def write_rewritten(files: Sequence[Rewritten], journal: "Journal", now: float) 
             path.parent.mkdir(parents=True, exist_ok=True)
         before = one.before.encode() if one.before is not None else None
         after = one.after.encode()
-        journal.rewrite(Config(os.path.realpath(path), before, after, str(backup) if backup else None), now)
+        at_ns = path.stat().st_mtime_ns if before is not None else 0
+        journal.rewrite(Config(os.path.realpath(path), before, at_ns, after, str(backup) if backup else None), now)
         replace_file(path, after)
         backups.append(str(backup) if backup else None)
     return backups

@@ -65,7 +65,8 @@ create table returned (
     source integer not null, path blob not null, inode integer not null, size integer not null,
     mtime_ns integer not null, original integer, primary key (source, path)) without rowid;
 create table configs (
-    path blob primary key, before blob, after blob not null, backup blob, at real not null) without rowid;
+    path blob primary key, before blob, mtime_ns integer not null, after blob not null, backup blob,
+    at real not null) without rowid;
 """
 
 
@@ -450,21 +451,24 @@ class Journal:
         values = (
             os.fsencode(config.path),
             config.before,
+            config.mtime_ns,
             config.after,
             os.fsencode(config.backup) if config.backup is not None else None,
             now,
         )
         with self.transaction() as db:
             db.execute(
-                "insert into configs values (?, ?, ?, ?, ?) on conflict (path) do update set after = excluded.after",
+                "insert into configs values (?, ?, ?, ?, ?, ?) on conflict (path) do update set after = excluded.after",
                 values,
             )
 
     def configs(self) -> list[Config]:
         """The settings files that were rewritten."""
         return [
-            Config(os.fsdecode(path), before, after, os.fsdecode(backup) if backup is not None else None)
-            for path, before, after, backup in self._rows("select path, before, after, backup from configs")
+            Config(os.fsdecode(path), before, mtime_ns, after, os.fsdecode(backup) if backup is not None else None)
+            for path, before, mtime_ns, after, backup in self._rows(
+                "select path, before, mtime_ns, after, backup from configs"
+            )
         ]
 
     def forget_config(self, path: str) -> None:

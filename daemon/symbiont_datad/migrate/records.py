@@ -149,10 +149,14 @@ class Returned(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A settings file that was rewritten. `before` is None where there was none. `backup` is the `.bak` beside it."""
+    """A settings file that was rewritten. `before` is None where there was none. `backup` is the `.bak` beside it.
+
+    `mtime_ns`: when it was last changed before.
+    """
 
     path: str
     before: bytes | None
+    mtime_ns: int
     after: bytes
     backup: str | None
 

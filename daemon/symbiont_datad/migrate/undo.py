@@ -15,7 +15,7 @@ from pathlib import Path
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.formats.state_name import Role, name_of
-from symbiont_datad.fsops.copy import copy
+from symbiont_datad.fsops.copy import copy, pieces
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.rename import rename_new
 from symbiont_datad.fsops.root import Tree, readable, sync_directory
@@ -24,7 +24,7 @@ from symbiont_datad.migrate.apply import recover
 from symbiont_datad.migrate.compat import take_link_away
 from symbiont_datad.migrate.journal import Journal
 from symbiont_datad.migrate.places import Cell, Folders, originals
-from symbiont_datad.migrate.records import Identity, Made, Original, SourceRow
+from symbiont_datad.migrate.records import Config, Identity, Made, Original, SourceRow
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.report import Action, Finding, Severity
 
@@ -66,7 +66,7 @@ def undo(target: Target, journal: Journal, on_actions: OnActions) -> Undone:
         folders.at("")
         _Tree(journal, cell, folders, undone, on_actions).take_back()
     for config in journal.configs():
-        _restore_config(config.path, config.before, config.after, config.backup, undone, on_actions)
+        _restore_config(config, undone, on_actions)
         journal.forget_config(config.path)
     cell.remove()
     if journal.get("root"):
@@ -109,9 +109,9 @@ class _Tree:
         found = self._folders.lstat(path)
         original = self._journal.original(one.original) if one.original is not None else None
         try:
-            if original is not None and found is not None and _is(found, original):
-                return folder  # an undo that was cut off had put it back
             if found is not None and Identity.of(found) != one.identity:
+                if original is not None and self._is_back(folder, name, found, original):
+                    return folder  # an undo that was cut off had put it back
                 self._undone.kept.append(path)
                 if original is None:
                     return folder
@@ -145,6 +145,9 @@ class _Tree:
                 rename_new(fd, name, fd, other)
                 self._undone.kept[-1] = f"{folder}/{other}"
                 return
+
+    def _is_back(self, folder: str, name: str, found: os.stat_result, original: Original) -> bool:
+        return _is(self._folders.at(folder), name, found, self._journal.original_path(original.id), original)
 
     def _put_back(self, folder: str, name: str, original: Original) -> None:
         put_back(self._folders.at(folder), name, self._journal.original_path(original.id), original)
@@ -182,8 +185,15 @@ def _directories_below(folders: Folders, path: str) -> list[str]:
     return found
 
 
-def _is(found: os.stat_result, original: Original) -> bool:
-    return found.st_mtime_ns == original.mtime_ns and found.st_mode == original.mode
+def _is(dir_fd: int, name: str, found: os.stat_result, kept: Path, original: Original) -> bool:
+    """Whether a file of a pinned directory is what was kept to be put back, with its mode, time and content."""
+    if (found.st_mtime_ns, found.st_mode) != (original.mtime_ns, original.mode) or not stat.S_ISREG(found.st_mode):
+        return False
+    with opened_regular(name, dir_fd) as fd, open(kept, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return found.st_size == size and all(
+            one == other for one, other in zip(pieces(fd, size), pieces(file.fileno(), size), strict=True)
+        )
 
 
 def put_back(dir_fd: int, name: str, kept: Path, original: Original) -> None:
@@ -217,10 +227,10 @@ def _take_back_returned(row: SourceRow, journal: Journal, undone: Undone, on_act
         original = journal.original(one.original) if one.original is not None else None
         with suppress(FileNotFoundError, NotADirectoryError), tree.holding(path) as (fd, name):
             found = os.lstat(name, dir_fd=fd)
-            if original is not None and _is(found, original):
-                pass
-            elif Identity.of(found) != one.identity:
-                undone.kept.append(full)
+            kept = journal.original_path(original.id) if original is not None else None
+            if Identity.of(found) != one.identity:
+                if original is None or kept is None or not _is(fd, name, found, kept, original):
+                    undone.kept.append(full)
             elif original is not None:
                 on_actions([Action("migration_undone", full, _RULE, "what was there before comes back")])
                 put_back(fd, name, journal.original_path(original.id), original)
@@ -236,10 +246,9 @@ def _take_back_returned(row: SourceRow, journal: Journal, undone: Undone, on_act
 # Settings files
 
 
-def _restore_config(
-    path: str, before: bytes | None, after: bytes, backup: str | None, undone: Undone, on_actions: OnActions
-) -> None:
+def _restore_config(config: Config, undone: Undone, on_actions: OnActions) -> None:
     """Give a settings file its content back, unless somebody has edited it since."""
+    path, before, backup = config.path, config.before, config.backup
     file = Path(path)
     try:
         now: bytes | None = file.read_bytes()
@@ -247,7 +256,7 @@ def _restore_config(
         now = None
     if now == before:
         pass
-    elif now != after:
+    elif now != config.after:
         undone.kept.append(path)
         detail, remedy = "it was edited since, and stays", f"what it was before is {backup}" if backup else ""
         undone.findings.append(Finding("settings_kept", path, Severity.WARNING, detail, remedy))
@@ -260,6 +269,7 @@ def _restore_config(
             from symbiont_datad.migrate.config import replace_file
 
             replace_file(file, before)
+            os.utime(file, ns=(config.mtime_ns, config.mtime_ns))
         undone.restored += 1
     if backup is not None and before is not None:
         kept = Path(backup)
