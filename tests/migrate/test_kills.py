@@ -18,9 +18,8 @@ from symbiont_datad.migrate.migration import alone, open_journal
 from symbiont_datad.migrate.target import Compat
 from tests.migrate.making import HOUR, NOW, Home, agent, context, everything, lost, unloadable, write
 
-FEW = 4
-MANY = int(os.environ.get("DATAD_KILLS", "20"))
-"""So many runs are killed in CI."""
+KILLS = int(os.environ.get("DATAD_KILLS", "20"))
+"""So many runs are killed."""
 
 
 def fill(home: Home) -> None:
@@ -124,16 +123,11 @@ def half_written(home: Home) -> list[str]:
     return [one for one in unloadable(home.agents, ".json.gz") if one != broken] if home.agents.exists() else []
 
 
-def test_a_few_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is gone on from with the same result, and can be taken back."""
-    torture(tmp_path, monkeypatch, FEW)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_many_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same, for as long as it takes to be sure."""
-    torture(tmp_path, monkeypatch, MANY)
+def test_kills_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is gone on from with the same result, and can be taken back."""
+    torture(tmp_path, monkeypatch, KILLS)
 
 
 def test_a_migration_after_an_undo_that_was_cut_off_is_refused(tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ def test_modes_and_times_come_over(home: Home) -> None:
     assert 0o755 == (home.agents / "x").stat().st_mode & 0o7777
 
 
+@pytest.mark.slow
 def test_many_files_go_through_processes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """In portions and by several processes, with the same result; sizes around the bounds of what is in memory, too."""
     monkeypatch.setattr(workers, "_FEW", 10)

@@ -221,7 +221,7 @@ _SIDES = st.sampled_from(["old", "tree"])
 _WRITES = st.lists(st.tuples(_SIDES, st.integers(1, 3), st.sampled_from("abcd"), st.booleans()), min_size=1, max_size=8)
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_WRITES)
 def test_whatever_is_written_both_sides_come_to_the_same(
     tmp_path: Path, writes: list[tuple[str, int, str, bool]]

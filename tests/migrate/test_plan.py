@@ -20,6 +20,7 @@ from symbiont_datad.migrate.records import Deed, File, Identity, Known, Place, S
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.report import Severity
 from symbiont_datad.retention.backups import Backup
+from tests import contexts
 from tests.migrate.making import HOUR, NOW, agent, context
 
 A, B = agent(1), agent(2)
@@ -205,6 +206,17 @@ def test_what_would_not_load_is_set_aside(content: bytes, kind: str) -> None:
     assert [(kind, f"{OLD}/{A}.json", Severity.WARNING)] == [(f.kind, f.path, f.severity) for f in found.findings]
 
 
+def test_what_another_version_wrote_comes_and_is_told_of() -> None:
+    """A context with a memory of a kind that 1.19.0 does not know is whole: it comes, and one finding tells of all."""
+    other = contexts.context()
+    other["memory"]["short_term"][0]["memory_type"] = "Dreamt"
+    found = planned({f"{one}.json": (contexts.plain(other), at(5)) for one in (A, B)})
+    assert {"bring"} == {deed for deed, _, _ in steps(found).values()}
+    (told,) = found.findings
+    assert ("legacy_doubtful", f"{OLD}/{A}.json", Severity.WARNING) == (told.kind, told.path, told.severity)
+    assert told.detail.endswith("; and 1 more like it")
+
+
 def test_what_was_written_just_now_may_be_half_written() -> None:
     """It is looked at again, and not taken for damaged. Times in the future don't wait for ever."""
     assert "wait" == steps(planned({f"{A}.json": (b"{", NOW - 0.5)}))[f"{A}.json"][0]
@@ -347,7 +359,7 @@ def test_two_datasets_are_never_mixed() -> None:
     tree = {f"{place}/_versions/1.manifest": (b"m", at(9)), f"{place}/data/b.lance": (b"other", at(9))}
     found = planned(DATASET, tree, kind=Kind.VECTORS)
     assert [(place, f"vector_db/collections/symbiont_context-{int(at(9))}.lance")] == [m[:2] for m in found.moves]
-    assert {"bring"} == {deed for deed, _, _ in steps(found).values()}
+    assert {("bring", None)} == {(step.deed.value, step.standing) for step in found.steps}
     newer = {path: (content, at(1)) for path, (content, _) in tree.items()}
     other = planned(DATASET, newer, kind=Kind.VECTORS)
     assert ([], 2) == (other.moves, len(other.copies))

@@ -77,7 +77,9 @@ def _plan_unit(planning: Planning, unit: str, files: list[File]) -> None:
         if place == home and not planning.plan.moves and planning.has(path, file.content):
             planning.same(file, path)
         else:
-            steps.append(planning.step(file, Place(False, path), "vectors_migrated", f"from {planning.source.path}"))
+            step = planning.step(file, Place(False, path), "vectors_migrated", f"from {planning.source.path}")
+            # What stands there has another name by then if a move is planned.
+            steps.append(step._replace(standing=None) if planning.plan.moves else step)
     # A version's manifest names data, which has to be there by then.
     planning.plan.steps += sorted(steps, key=lambda step: (_VERSION_DIRECTORY in step.file.path, step.file.path))
 

@@ -60,6 +60,7 @@ def plan_state(planning: Planning, files: Iterable[File]) -> None:
     for file, name in backups:
         state.backup(file, name)
     state.trim()
+    state.tell_of_doubtful()
     planning.plan.steps.sort(key=lambda step: step.file.path)
 
 
@@ -75,13 +76,17 @@ def _is_no_context(file: File, name: StateName) -> bool:
 
 
 class _State:
-    """What is decided about agents. `_coming`: backups that would come. `_whole`: agents whose context will load."""
+    """What is decided about agents. `_coming`: backups that would come. `_whole`: agents whose context will load.
+
+    `_doubtful`: contexts that come, though not every version of the runtime would load them.
+    """
 
     def __init__(self, planning: Planning) -> None:
         self._planning = planning
         self._target, self._there = planning.target, planning.there
         self._coming: dict[str, list[tuple[Backup, Step]]] = defaultdict(list)
         self._whole: set[str] = set()
+        self._doubtful: list[File] = []
 
     # Contexts
 
@@ -210,6 +215,13 @@ class _State:
         reason = "; ".join(filter(None, reasons)) or f"from {planning.source.path}"
         planning.copy(version.file, Place(False, place), kind, reason, moved=moved, encoding=encoding)
         self._whole.add(agent)
+        if content.detail and content.damage in SOUND:
+            self._doubtful.append(version.file)
+
+    def tell_of_doubtful(self) -> None:
+        """One finding for them all: there may be as many as there are contexts."""
+        if self._doubtful:
+            self._planning.doubtful(self._doubtful)
 
     def _place(self, agent: str) -> str:
         return f"{self._target.agents}/{agent}{self._target.extension}"

@@ -173,6 +173,15 @@ class Planning:
         remedy = "a copy is in quarantine, whole; backups of it, if there are any, are in the tree"
         self.plan.findings.append(Finding(f"legacy_{what}", self._full(file), severity, detail, remedy))
 
+    def doubtful(self, files: Sequence[File]) -> None:
+        """Tell of contexts that are whole, and yet not what every version of the runtime loads."""
+        first, content = files[0], files[0].content
+        detail = content.detail if content is not None else ""
+        if len(files) > 1:
+            detail = f"{detail}; and {len(files) - 1:,} more like it"
+        remedy = "it came over as it is; see whether the runtime that reads it is the one that wrote it"
+        self.plan.findings.append(Finding("legacy_doubtful", self._full(first), Severity.WARNING, detail, remedy))
+
     def conflict(self, file: File, detail: str) -> None:
         """Tell that source and tree have the same thing with different content."""
         self.plan.findings.append(Finding("legacy_conflict", self._full(file), Severity.INFO, detail, "both are kept"))
