@@ -11,6 +11,7 @@ packed as well. Run by hand: it takes some minutes.
 import argparse
 import gzip
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import NamedTuple
 from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -55,29 +57,38 @@ def make(folder: Path, files: int, plain: bool) -> None:
     os.close(fd)
 
 
-def ours(base: Path) -> float:
-    """Seconds of `symbiont-datad migrate`."""
+class Took(NamedTuple):
+    """Seconds by the clock, and of processor time."""
+
+    clock_s: float
+    cpu_s: float
+
+
+def timed(command: list[str], base: Path, environment: dict[str, str]) -> Took:
+    """How long a command took, with all the processes that it started."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment, cwd=base)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Took(time.perf_counter() - started, cpu_s)
+
+
+def ours(base: Path) -> Took:
+    """What `symbiont-datad migrate` takes."""
     config = base / "datad.toml"
     config.write_text(f'root_data_dir = "{base}/ours/data"\n')
     environment = {**os.environ, "HOME": str(base / "home")}
-    started = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "symbiont_datad", "--config", str(config), "migrate", "--from", str(base / "legacy-1"),
-         "--yes"],
-        check=True, stdout=subprocess.DEVNULL, env=environment, cwd=base,
-    )  # fmt: skip
-    return time.perf_counter() - started
+    words = ["-m", "symbiont_datad", "--config", str(config), "migrate", "--from", str(base / "legacy-1"), "--yes"]
+    return timed([sys.executable, *words], base, environment)
 
 
-def theirs(base: Path) -> float:
-    """Seconds of `cp -a`, then `sha256sum` of both sides."""
+def theirs(base: Path) -> Took:
+    """What `cp -a`, then `sha256sum` of both sides take."""
     command = (
         "cp -a legacy-2 theirs && find legacy-2 -type f -print0 | xargs -0 sha256sum >/dev/null "
         "&& find theirs -type f -print0 | xargs -0 sha256sum >/dev/null"
     )
-    started = time.perf_counter()
-    subprocess.run(["sh", "-c", command], check=True, cwd=base)
-    return time.perf_counter() - started
+    return timed(["sh", "-c", command], base, dict(os.environ))
 
 
 def main() -> None:
@@ -88,11 +99,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--converted", action="store_true")
     arguments = parser.parse_args()
-    mine, peers = list[float](), list[float]()
-    for number in range(arguments.rounds):
-        base = Path(tempfile.mkdtemp(prefix="datad-bench-", dir=arguments.directory)).resolve()
-        try:
-            (base / "home").mkdir()
+    mine, peers = list[Took](), list[Took]()
+    whole = Path(tempfile.mkdtemp(prefix="datad-bench-", dir=arguments.directory)).resolve()
+    try:
+        # All rounds stay until the end: ext4 is slow for minutes to make files where many were deleted.
+        for number in range(arguments.rounds):
+            base = whole / str(number)
+            (base / "home").mkdir(parents=True)
             for name in ("legacy-1", "legacy-2"):
                 make(base / name, arguments.files, plain=arguments.converted)
             for turn in [0, 1] if number % 2 else [1, 0]:
@@ -101,12 +114,14 @@ def main() -> None:
                 (mine if turn else peers).append(ours(base) if turn else theirs(base))
             brought = len(os.listdir(base / "ours" / "data" / "state" / "agents"))
             assert brought == arguments.files, brought
-            print(f"round {number + 1}: migrate {mine[-1]:.2f} s, cp and sha256sum {peers[-1]:.2f} s")
-        finally:
-            shutil.rmtree(base)
+            times = [f"{one.clock_s:.2f} s ({one.cpu_s:.2f} s of processor time)" for one in (mine[-1], peers[-1])]
+            print(f"round {number + 1}: migrate {times[0]}, cp and sha256sum {times[1]}", flush=True)
+    finally:
+        shutil.rmtree(whole)
     print(f"\n{arguments.files:,} contexts{', converted' if arguments.converted else ''}; median of {arguments.rounds}")
-    print(f"{'cp -a, sha256sum of both sides':32}{median(peers):7.2f} s   1.00")
-    print(f"{'migrate':32}{median(mine):7.2f} s   {median(mine) / median(peers):.2f}")
+    theirs_took, ours_took = ([median(column) for column in zip(*side, strict=True)] for side in (peers, mine))
+    for name, (clock_s, cpu_s) in (("cp -a, sha256sum of both sides", theirs_took), ("migrate", ours_took)):
+        print(f"{name:32}{clock_s:7.2f} s   {clock_s / theirs_took[0]:.2f}   {cpu_s:7.2f} s of processor time")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Carrying plans out: copies are staged and verified, made durable, written down, and only then renamed.
 
-A kill at any instant leaves in the tree nothing half written, and in the journal what `recover` needs: a pending copy
+A kill at any instant leaves in the tree nothing half written, and in the journal what `recovery` needs: a pending copy
 that is still in the staging place was not renamed, and one that is not was.
 
 Copies are made durable together, because one flush of the file system is much faster than one of each file.
@@ -20,13 +20,12 @@ from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.fsops.copy import copy, sync_file_system
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.rename import rename_new
-from symbiont_datad.fsops.root import pinned, readable, sync_directory
+from symbiont_datad.fsops.root import readable, sync_directory
 from symbiont_datad.migrate.journal import Journal, JournalError, Staged
 from symbiont_datad.migrate.legacy import Kind
 from symbiont_datad.migrate.places import (
     Cell,
     Folders,
-    complete_directories,
     make_directory,
     make_root,
     missing_directories,
@@ -34,11 +33,12 @@ from symbiont_datad.migrate.places import (
 )
 from symbiont_datad.migrate.planning import Plan
 from symbiont_datad.migrate.records import Deed, Identity, Known, Pending, Place, SourceRow, Step
+from symbiont_datad.migrate.recovery import recover, take_back_name
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.migrate.workers import CHANGED, FULL, NO_ROOM, Made, Making, OnFiles, Trouble, Workers
 from symbiont_datad.report import printable
 
-_BATCH, _BATCH_BYTES = 4000, 256 << 20
+_BATCH, _BATCH_BYTES = 10_000, 256 << 20
 _FEW = 16  # copies that are flushed one by one
 
 OnSteps = Callable[[Sequence[Step]], None]
@@ -77,61 +77,6 @@ class _Placed(NamedTuple):
     """What came of renames: which of them failed, by their number."""
 
     failed: dict[int, OSError | UnsafePath]
-
-
-def recover(target: Target, journal: Journal) -> list[Known]:
-    """Bring the journal in line with the tree after a kill; hand back the copies that had gone to their place."""
-    pending = journal.pending()
-    cell = Cell(target, journal)
-    gone: list[Pending] = []
-    if journal.directories(unfinished=True):
-        with suppress(FileNotFoundError, NotADirectoryError), Folders(target.tree) as folders:
-            complete_directories(target, journal, folders)
-    if pending:
-        names = _staged_names(cell)
-        stayed: list[Pending] = []
-        with Folders(target.tree) as folders:
-            for one in pending:
-                here = names.get(one.staged) == one.known.dest_identity.inode
-                if here or folders.lstat(cell.in_tree(one.known.dest)) is None:
-                    _take_back_name(folders, cell, one)
-                    stayed.append(one)
-                else:
-                    gone.append(one)
-        with journal.transaction():
-            journal.drop_pending(one.staged for one in stayed)
-            journal.settle()
-    cell.clear()
-    return [one.known for one in gone]
-
-
-def _staged_names(cell: Cell) -> dict[str, int]:
-    """What is in the staging place: inodes by path."""
-    found: dict[str, int] = {}
-    if not cell.name:
-        return found
-    with suppress(FileNotFoundError, NotADirectoryError), cell.staged() as fd:
-        for folder in _names(fd):
-            with pinned(folder, fd) as folder_fd, readable(".", folder_fd) as open_fd, os.scandir(open_fd) as entries:
-                for entry in entries:
-                    found[f"{folder}/{entry.name}"] = entry.stat(follow_symlinks=False).st_ino
-    return found
-
-
-def _names(fd: int) -> list[str]:
-    with readable(".", fd) as open_fd:
-        return os.listdir(open_fd)
-
-
-def _take_back_name(folders: Folders, cell: Cell, one: Pending) -> None:
-    """Of a copy that was not renamed: what stands in its place may have got its second name already."""
-    if one.moved is None:
-        return
-    path, standing = cell.in_tree(one.moved), folders.lstat(cell.in_tree(one.known.dest))
-    found = folders.lstat(path)
-    if found is not None and standing is not None and os.path.samestat(found, standing):
-        folder, _, name = path.rpartition("/")
-        os.unlink(name, dir_fd=folders.at(folder))
 
 
 class Carrier:
@@ -366,7 +311,7 @@ class Carrier:
                     if isinstance(error, OSError) and error.errno in FULL:
                         raise
                     if one.pending is not None:
-                        _take_back_name(folders, self._cell, one.pending)
+                        take_back_name(folders, self._cell, one.pending)
                     placed.failed[number] = error
         return placed
 

@@ -2,9 +2,8 @@
 
 SQLite in the daemon's own directory, durable at each commit. A batch of copies is written down as *pending* once they
 lie in the staging place and before the first of them is renamed to where it belongs; so whoever comes after a kill can
-tell from the staging place which of them have gone there (`apply`). A batch is *settled* when its renames are durable.
-
-Paths are stored as bytes. A place is `tree` (relative to the root) or `aside` (relative to the cell of the quarantine).
+tell from the staging place which of them have gone there (`recovery`). A batch is *settled* when its renames are
+durable.
 """
 
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from symbiont_datad.errors import DatadError
+from symbiont_datad.migrate.journal_rows import KNOWN, SCHEMA, VERSION, known_of, named, place_of, row_of
 from symbiont_datad.migrate.legacy import Kind, Source
 from symbiont_datad.migrate.records import (
     Config,
@@ -34,40 +34,7 @@ from symbiont_datad.migrate.target import Compat
 if TYPE_CHECKING:
     from symbiont_datad.migrate.workers import Made as Copied
 
-_VERSION = 1
 _BUSY_S = 5.0
-_SCHEMA = """
-create table meta (name text primary key, value text not null) without rowid;
-create table sources (
-    id integer primary key, path blob not null unique, kind text not null, names text not null, state text not null,
-    compat text not null default 'none', both_ways integer not null default 0, aside blob, begun_at real not null,
-    completed_at real, brought_at real, conflicts integer not null default 0, files integer not null default 0,
-    bytes integer not null default 0);
-create table files (
-    source integer not null, path blob not null, inode integer not null, size integer not null,
-    mtime_ns integer not null, deed text not null, place text not null, dest blob not null, digest blob not null,
-    dest_inode integer not null, dest_size integer not null, dest_mtime_ns integer not null,
-    primary key (source, path)) without rowid;
-create table made (
-    place text not null, path blob not null, inode integer not null, size integer not null, mtime_ns integer not null,
-    original integer, primary key (place, path)) without rowid;
-create table pending (
-    source integer not null, path blob not null, inode integer not null, size integer not null,
-    mtime_ns integer not null, deed text not null, place text not null, dest blob not null, digest blob not null,
-    dest_inode integer not null, dest_size integer not null, dest_mtime_ns integer not null, staged text not null,
-    moved_place text, moved blob, moved_inode integer, moved_size integer, moved_mtime_ns integer, original integer);
-create table directories (path blob primary key, made integer not null default 0) without rowid;
-create table moves (source blob primary key, dest blob not null) without rowid;
-create table originals (
-    id integer primary key, mode integer not null, uid integer not null, gid integer not null,
-    mtime_ns integer not null, atime_ns integer not null);
-create table returned (
-    source integer not null, path blob not null, inode integer not null, size integer not null,
-    mtime_ns integer not null, original integer, primary key (source, path)) without rowid;
-create table configs (
-    path blob primary key, before blob, mtime_ns integer not null, after blob not null, backup blob,
-    at real not null) without rowid;
-"""
 
 
 class Staged(NamedTuple):
@@ -104,12 +71,12 @@ class Journal:
             db.execute("pragma synchronous = full")
             db.execute("begin immediate")
             (version,) = db.execute("pragma user_version").fetchone()
-            if version > _VERSION:
+            if version > VERSION:
                 raise JournalError(f"{self.path} was written by a newer version (schema {version})")
             if version == 0:
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     db.execute(statement)
-                db.execute(f"pragma user_version = {_VERSION}")
+                db.execute(f"pragma user_version = {VERSION}")
             db.execute("commit")
         except BaseException:
             db.close()
@@ -235,23 +202,23 @@ class Journal:
 
     def known(self, number: int) -> dict[str, Known]:
         """What was done with each file of a source."""
-        query = f"select {_KNOWN} from files where source = ?"
-        return {known.path: known for known in map(_known, self._rows(query, (number,)))}
+        query = f"select {KNOWN} from files where source = ?"
+        return {known.path: known for known in map(known_of, self._rows(query, (number,)))}
 
     def known_file(self, number: int, path: str) -> Known | None:
         """What was done with one file of a source."""
-        query = f"select {_KNOWN} from files where source = ? and path = ?"
+        query = f"select {KNOWN} from files where source = ? and path = ?"
         found = self._rows(query, (number, os.fsencode(path)))
-        return _known(found[0]) if found else None
+        return known_of(found[0]) if found else None
 
     def known_at(self, number: int, dest: str) -> Known | None:
         """What was done with the file of a source that is the tree's file `dest`."""
-        query = f"select {_KNOWN} from files where dest = ? and source = ? and place = 'tree' limit 1"
+        query = f"select {KNOWN} from files where dest = ? and source = ? and place = 'tree' limit 1"
         self._db.execute(
             "create index if not exists files_by_dest on files (dest)"
         )  # only mirrors that go back need it
         found = self._rows(query, (os.fsencode(dest), number))
-        return _known(found[0]) if found else None
+        return known_of(found[0]) if found else None
 
     def is_gzip(self, number: int) -> bool:
         """Whether most contexts of a source are stored as gzip, by their names."""
@@ -266,7 +233,7 @@ class Journal:
         """Write down what was decided about files for which nothing had to be copied."""
         with self.transaction() as db:
             db.executemany(
-                f"insert or replace into files values ({', '.join('?' * 12)})", [_of(number, one) for one in known]
+                f"insert or replace into files values ({', '.join('?' * 12)})", [row_of(number, one) for one in known]
             )
 
     def doubt_file(self, number: int, path: str) -> None:
@@ -283,9 +250,9 @@ class Journal:
                 f"insert into pending values ({', '.join('?' * 19)})",
                 [
                     (
-                        *_of(number, one.known),
+                        *row_of(number, one.known),
                         one.staged,
-                        _place(one.moved) if one.moved else None,
+                        named(one.moved) if one.moved else None,
                         os.fsencode(one.moved.path) if one.moved else None,
                         *(one.moved_identity or (None, None, None)),
                         one.original,
@@ -323,9 +290,9 @@ class Journal:
         """The batches that are not settled."""
         return [
             Pending(
-                _known(row[1:12]),
+                known_of(row[1:12]),
                 row[12],
-                _place_of(row[13], row[14]) if row[13] is not None else None,
+                place_of(row[13], row[14]) if row[13] is not None else None,
                 Identity(*row[15:18]) if row[15] is not None else None,
                 row[18],
             )
@@ -340,7 +307,7 @@ class Journal:
     def settle(self) -> None:
         """What is pending has happened, and is durable."""
         with self.transaction() as db:
-            db.execute(f"insert or replace into files select source, {_KNOWN} from pending")
+            db.execute(f"insert or replace into files select source, {KNOWN} from pending")
             db.execute(
                 "insert into made select place, dest, dest_inode, dest_size, dest_mtime_ns, original from pending "
                 "where 1 "
@@ -356,20 +323,20 @@ class Journal:
     def made(self) -> list[Made]:
         """The files that the migration has made in the tree and in its cell of the quarantine."""
         rows = self._rows("select place, path, inode, size, mtime_ns, original from made")
-        return [Made(_place_of(place, path), Identity(*rest[:3]), rest[3]) for place, path, *rest in rows]
+        return [Made(place_of(place, path), Identity(*rest[:3]), rest[3]) for place, path, *rest in rows]
 
     def made_at(self, place: Place) -> Made | None:
         """What the migration has made at a place."""
         query = "select place, path, inode, size, mtime_ns, original from made where place = ? and path = ?"
-        rows = self._rows(query, (_place(place), os.fsencode(place.path)))
-        return next((Made(_place_of(one, path), Identity(*rest[:3]), rest[3]) for one, path, *rest in rows), None)
+        rows = self._rows(query, (named(place), os.fsencode(place.path)))
+        return next((Made(place_of(one, path), Identity(*rest[:3]), rest[3]) for one, path, *rest in rows), None)
 
     def unmake(self, made: Iterable[Place]) -> None:
         """Forget files that were taken back."""
         with self.transaction() as db:
             db.executemany(
                 "delete from made where place = ? and path = ?",
-                [(_place(place), os.fsencode(place.path)) for place in made],
+                [(named(place), os.fsencode(place.path)) for place in made],
             )
 
     # Directories
@@ -494,34 +461,3 @@ class Journal:
             with suppress(FileNotFoundError):
                 Path(f"{self.path}{suffix}").unlink()
         return ended
-
-
-_KNOWN = "path, inode, size, mtime_ns, deed, place, dest, digest, dest_inode, dest_size, dest_mtime_ns"
-
-
-def _known(row: Sequence[Any]) -> Known:
-    path, inode, size, mtime_ns, deed, place, dest, digest, *there = row
-    return Known(
-        os.fsdecode(path), Identity(inode, size, mtime_ns), deed, _place_of(place, dest), digest, Identity(*there)
-    )
-
-
-def _of(number: int, one: Known) -> tuple[Any, ...]:
-    return (
-        number,
-        os.fsencode(one.path),
-        *one.identity,
-        one.deed,
-        _place(one.dest),
-        os.fsencode(one.dest.path),
-        one.digest,
-        *one.dest_identity,
-    )
-
-
-def _place(place: Place) -> str:
-    return "aside" if place.aside else "tree"
-
-
-def _place_of(name: str, path: bytes) -> Place:
-    return Place(name == "aside", os.fsdecode(path))

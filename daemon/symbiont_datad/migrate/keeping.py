@@ -11,13 +11,13 @@ from symbiont_datad.events import emit
 from symbiont_datad.fsops.notice import Noticed, Notices
 from symbiont_datad.fsops.rename import rename_new
 from symbiont_datad.fsops.root import Tree, readable, sync_directory
-from symbiont_datad.migrate.apply import recover
 from symbiont_datad.migrate.compat import Standing, free_aside, put_link, recover_links, standing
 from symbiont_datad.migrate.journal import Journal
 from symbiont_datad.migrate.legacy import Kind, Source
 from symbiont_datad.migrate.migration import alone, migrate_source
 from symbiont_datad.migrate.mirror import Mirror, Mirrored
 from symbiont_datad.migrate.records import SourceRow, State, Step
+from symbiont_datad.migrate.recovery import recover
 from symbiont_datad.migrate.target import Compat, Target
 from symbiont_datad.report import Action, Legacy, Severity
 

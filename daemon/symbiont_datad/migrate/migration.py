@@ -1,7 +1,6 @@
 """A migration as a whole: refuse what can't be; look, plan, apply, and look again until nothing has changed."""
 
 import errno
-import gc
 import os
 import time
 from collections import deque
@@ -15,10 +14,11 @@ from typing import Protocol
 from symbiont_datad.errors import DatadError, Locked, UnsafePath
 from symbiont_datad.fsops.copy import clone
 from symbiont_datad.fsops.lock import hold
+from symbiont_datad.fsops.memory import collector_at_rest
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.root import Tree, readable
 from symbiont_datad.fsops.walk import Entry
-from symbiont_datad.migrate.apply import Carrier, Failed, NoRoom, recover
+from symbiont_datad.migrate.apply import Carrier, Failed, NoRoom
 from symbiont_datad.migrate.compat import recover_links
 from symbiont_datad.migrate.content import Question
 from symbiont_datad.migrate.detect import overlap
@@ -28,6 +28,7 @@ from symbiont_datad.migrate.legacy import Kind, Source
 from symbiont_datad.migrate.plan import plan, questions
 from symbiont_datad.migrate.planning import SETTLE_S, Move, Plan
 from symbiont_datad.migrate.records import Deed, Identity, Known, SourceRow, State, Step
+from symbiont_datad.migrate.recovery import recover
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.migrate.workers import OnFiles, Seen, Workers, looking
 from symbiont_datad.quantities import MIB, format_size
@@ -35,7 +36,7 @@ from symbiont_datad.report import Finding, Severity, printable
 
 _ROUNDS = 5
 """So many times a source is looked at again because something had changed; what still does then is left."""
-_CHUNK = 4000
+_CHUNK = 10_000
 """So many files are planned and put in their place at a time."""
 _AHEAD = 3
 """So many portions are under way at once: one is looked into, one is flushed, one is put in its place."""
@@ -271,7 +272,7 @@ class _Migrating:
         self._dealt_with: dict[str, Entry] = {}
 
     def run(self) -> Result:
-        with Workers(self._stopping) as workers, _collector_at_rest():
+        with Workers(self._stopping) as workers, collector_at_rest():
             for number in range(_ROUNDS):
                 if not self._round(workers, first=number == 0):
                     break
@@ -471,18 +472,6 @@ class _Migrating:
                 f"{printable(self._target.root)}: {len(fresh):,} files would come there, and there are only "
                 f"{space.f_favail:,} free inodes; nothing was copied"
             )
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Keep Python's collector from going through records of many files again and again; none of them is a cycle."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _sleep(seconds: float, stopping: Stopping) -> None:

@@ -20,11 +20,11 @@ from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.rename import rename_new
 from symbiont_datad.fsops.root import Tree, readable, sync_directory
 from symbiont_datad.fsops.write import ITEM
-from symbiont_datad.migrate.apply import recover
 from symbiont_datad.migrate.compat import take_link_away
 from symbiont_datad.migrate.journal import Journal
 from symbiont_datad.migrate.places import Cell, Folders, originals
 from symbiont_datad.migrate.records import Config, Identity, Made, Original, SourceRow
+from symbiont_datad.migrate.recovery import recover
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.report import Action, Finding, Severity
 
