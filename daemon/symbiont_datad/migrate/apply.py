@@ -144,7 +144,7 @@ class Carrier:
     def no_room(self) -> NoRoom:
         """What is raised when the disk is full."""
         return NoRoom(
-            f"{printable(self._target.root)}: no space is left; {self.applied.files:,} files are over and stay. "
+            f"{printable(self._target.root)}: no space is left; what is over stays. "
             "Make room, and run it again: it goes on from there"
         )
 
