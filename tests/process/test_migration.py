@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 A, B = agent(1), agent(2)
 MIRROR_S = float(os.environ.get("DATAD_MIRROR_S", "5"))
 """So long somebody writes to a mirrored place."""
-IDLE_S = float(os.environ.get("DATAD_IDLE_S", "10"))
+IDLE_S = float(os.environ.get("DATAD_IDLE_S", "5"))
 """So long a mirror is watched that has nothing to do."""
 
 WRITER = """
@@ -178,9 +178,9 @@ def test_a_mirror_under_a_writer(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(3600)
 def test_an_idle_mirror_costs_next_to_nothing(tmp_path: Path) -> None:
-    """With 2,000 files on both sides: less than 0.2 % of a core, and what one scan costs."""
+    """With many files on both sides: less than 0.2 % of a core, and what one scan costs."""
     old = tmp_path / "contexts"
-    for number in range(2000):
+    for number in range(500):
         write(old / f"{agent(number)}.json", context())
     quiet = "auto_save_interval = 3600\n[schedule]\nusage_interval = 3600\nretention_interval = 3600\n"
     more = 'automatic = true\ncompat = "mirror"\nboth_ways = true'

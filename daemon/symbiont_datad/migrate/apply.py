@@ -38,7 +38,7 @@ from symbiont_datad.migrate.target import Target
 from symbiont_datad.migrate.workers import CHANGED, FULL, NO_ROOM, Made, Making, OnFiles, Trouble, Workers
 from symbiont_datad.report import printable
 
-_BATCH, _BATCH_BYTES = 10_000, 256 << 20
+_BATCH, _BATCH_BYTES = 5_000, 256 << 20
 _FEW = 16  # copies that are flushed one by one
 
 OnSteps = Callable[[Sequence[Step]], None]

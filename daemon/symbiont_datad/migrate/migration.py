@@ -36,7 +36,7 @@ from symbiont_datad.report import Finding, Severity, printable
 
 _ROUNDS = 5
 """So many times a source is looked at again because something had changed; what still does then is left."""
-_CHUNK = 10_000
+_CHUNK = 5_000
 """So many files are planned and put in their place at a time."""
 _AHEAD = 3
 """So many portions are under way at once: one is looked into, one is flushed, one is put in its place."""
