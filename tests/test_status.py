@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from symbiont_datad.cli.status_document import document
 from symbiont_datad.cli.status_screen import Terminal, screen
 from symbiont_datad.fsops.lock import hold
 from symbiont_datad.ledger import Ledger
+from symbiont_datad.ledger_prompts import Executions
 from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
 from symbiont_datad.live import LiveState, read_state, write_state
-from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
+from symbiont_datad.report import Action, CacheUse, Finding, JobReport, Outcome, Severity
 from symbiont_datad.status import collect
 from tests.conftest import AsNobody
+from tests.service.looking import month
 
 
 def fill(daemon_dir: Path) -> None:
@@ -217,3 +220,32 @@ def test_a_state_that_is_none(tmp_path: Path, content: str) -> None:
     """What can't be read as a state is no state."""
     (tmp_path / "status.json").write_text(content)
     assert read_state(tmp_path) is None
+
+
+def names(node: object) -> Iterator[str]:
+    """Every key in a document, but for those of mappings whose keys are data."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key
+            if key not in ("counts", "actions_today"):
+                yield from names(value)
+    elif isinstance(node, list):
+        for one in node:
+            yield from names(one)
+
+
+def test_each_name_of_the_document_is_explained(tmp_path: Path) -> None:
+    """docs/status.md has every one, and those of an event."""
+    month(tmp_path, time.time())
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        ledger.record([Action("context_restored", "a", "state.heal", "it was empty")], time.time())
+        ledger.replace_cache_use([CacheUse(60.0, 1, 2)], time.time())
+        ledger.add_executions([Executions("2026-11-23", "triage", 1, 2, 1, 3.0, 3.0, 4.0)], {})
+    cell = tmp_path / "data/.quarantine/20261118T110640Z"
+    cell.mkdir(parents=True)
+    record = {"kind": "removed", "until": "2036-11-19T11:06:40Z", "run": cell.name, "files": 3, "bytes": 2048}
+    (cell / "record.json").write_text(json.dumps(record))
+    shown = document(collect(str(tmp_path / "data"), tmp_path), time.time())
+    assert all(value or value == 0 for key, value in shown.items() if key not in ("warnings", "daemon"))
+    explained = set(re.findall(r"`([a-z_]+)`", (Path(__file__).parents[1] / "docs/status.md").read_text()))
+    assert set() == set(names(shown)) - explained

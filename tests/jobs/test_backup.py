@@ -13,6 +13,7 @@ from symbiont_datad.jobs.context import JobSettings, Keep, Progress
 from symbiont_datad.jobs.repository import opened
 from symbiont_datad.quantities import Share
 from symbiont_datad.report import Outcome
+from symbiont_datad.restic.backend import FileKind
 from tests.conftest import AsNobody
 from tests.jobs.making import context, ledger_of, run, settings_for, snapshots_in, stop_after, write
 from tests.jobs.snapshotting import content_of, held_by, snapshots
@@ -78,6 +79,23 @@ def test_the_latest_are_kept(settings: JobSettings) -> None:
     with ledger_of(settings) as ledger:
         (row,) = ledger.actions(kinds=["snapshot_forgotten"])
     assert (first[0][:8], "backup_count", "done") == (row.path, row.rule, row.state)
+
+
+def test_the_ledger_knows_which_there_are(settings: JobSettings) -> None:
+    """Without the repository's password: those that are there, with their sizes; what was forgotten is none of them.
+    `verify` finds out what another program has removed."""
+    settings = with_snapshots(settings, backups=Keep(last=2))
+    for _ in range(3):
+        run("backup", settings, now=time.time())
+    there = snapshots(settings)
+    with ledger_of(settings) as ledger:
+        noted = ledger.snapshots()
+    assert [(name, "backup", 3) for name, _ in there] == [(one.id, one.tag, one.files) for one in noted]
+    assert [one.at.timestamp() for _, one in there] == [one.at for one in noted]
+    opened(settings.repository).backend.remove(FileKind.SNAPSHOT, there[0][0])
+    run("verify", settings, now=time.time())
+    with ledger_of(settings) as ledger:
+        assert [there[1][0]] == [one.id for one in ledger.snapshots()]
 
 
 def test_other_peoples_snapshots_stay(settings: JobSettings) -> None:

@@ -2,11 +2,13 @@
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
-from symbiont_datad.report import Outcome
+from symbiont_datad.ledger_trim import Limits
+from symbiont_datad.report import Action, Outcome
 from tests.conftest import AsNobody
-from tests.jobs.making import ledger_of, run, settings_for, write
+from tests.jobs.making import NOW, ledger_of, run, settings_for, write
 from tests.support import NOBODY
 
 
@@ -55,6 +57,18 @@ def test_the_directories_of_the_layout_are_measured_as_well(tmp_path: Path) -> N
     assert {"state/agents": (1, 1), "state/agents/archives": (1, 2), "state": (1, 4), "logs/system": (1, 8),
             "prompts/history": (1, 16), "": (2, 96)} == held  # fmt: skip
     assert {row.path for row in settings.layout.directories} == {point.category for point in points}
+
+
+def test_the_ledger_forgets(tmp_path: Path) -> None:
+    """What is older than the settings say goes with each run; a dry one forgets nothing."""
+    settings = replace(settings_for(tmp_path), ledger=Limits(100.0))
+    with ledger_of(settings) as ledger:
+        for age_s in (101, 99):
+            ledger.record([Action("file_removed", str(age_s), "cache", "old")], NOW - age_s)
+    for dry_run, left in ((True, ["101", "99"]), (False, ["99"])):
+        run("usage", settings, dry_run=dry_run)
+        with ledger_of(settings) as ledger:
+            assert left == [row.path for row in ledger.actions()]
 
 
 def test_an_empty_tree_is_measured_as_such(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """A month in the life of a daemon, for who looks at the page: usage, runs, repairs, removals, snapshots, and names that
 are no good."""
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.ledger_schema import SnapshotRow, SpacePoint, UsagePoint
@@ -13,7 +15,23 @@ DAY = 86_400.0
 
 
 def month(daemon_dir: Path, now: float) -> None:
-    """Leave it in the ledger; `now` in seconds since the epoch."""
+    """Leave it in the ledger; `now` in seconds since the epoch, the same minute each time."""
+    daemon_dir.mkdir(exist_ok=True)
+    shutil.copy(Path(_made(now).name) / "ledger.db", daemon_dir)
+
+
+_kept: "list[TemporaryDirectory[str]]" = []
+
+
+def _made(now: float) -> "TemporaryDirectory[str]":
+    """It takes a while, so it is made once in each process."""
+    if not _kept:
+        _kept.append(TemporaryDirectory(prefix="month-"))
+        _fill(Path(_kept[0].name), now)
+    return _kept[0]
+
+
+def _fill(daemon_dir: Path, now: float) -> None:
     with Ledger(daemon_dir / "ledger.db") as ledger:
         for hour in range(30 * 24, -1, -3):
             at, lost = now - hour * 3600, (30 * 24 - hour) << 26

@@ -20,6 +20,8 @@ _IDLE_S = 30.0
 _WAITING = 8
 """Pages that wait to be made; who asks for one more is sent away."""
 _KEPT = 8
+_REST = 3
+"""So many times longer than a page took, the next one waits."""
 _INTERVAL_S = 0.0005
 """While a page is made the interpreter's lock changes hands this often, instead of every 5 ms: a repair asks for it a
 dozen times."""
@@ -70,8 +72,8 @@ class Pages:
                 continue
             begun = time.monotonic()
             self._make(query)
-            # At most a half of one processor is for pages, however many ask.
-            time.sleep(min(time.monotonic() - begun, 1.0))
+            # At most a quarter of one processor is for pages, however many ask.
+            time.sleep(min(_REST * (time.monotonic() - begun), 1.0))
 
     def _make(self, query: str) -> None:
         try:
