@@ -121,9 +121,15 @@ def contexts(found: Status) -> str:
         return ""
     damaged = run.counts.get("damaged", 0)
     broken = f"{damaged:,} damaged" if damaged else "none damaged"
-    healed = f", {len(found.healed):,} healed in the last week" if found.healed else ""
+    mended = healed(found)
+    told = f", {mended:,} healed in the last week" if mended else ""
     sessions = f"; {counted(run.counts['sessions'], 'session')}" if run.counts.get("sessions") else ""
-    return f"contexts: {run.counts['contexts']:,}, {broken}{healed}{sessions}"
+    return f"contexts: {run.counts['contexts']:,}, {broken}{told}{sessions}"
+
+
+def healed(found: Status) -> int:
+    """How many contexts got a good version back within a week."""
+    return sum(row.kind in ("context_restored", "context_converted") and row.state == "done" for row in found.healed)
 
 
 def guard(found: Status) -> str:

@@ -9,7 +9,7 @@ from symbiont_datad.report import printable
 from symbiont_datad.retention.forecast import OUTSIDE, Forecast
 from symbiont_datad.status import Status
 from symbiont_datad.status_verdict import Remark, remarks
-from symbiont_datad.status_words import REPAIRS, repository_bytes, undo, verified
+from symbiont_datad.status_words import REPAIRS, healed, repository_bytes, undo, verified
 
 _DAY_S = 86_400.0
 
@@ -159,7 +159,7 @@ def _contexts(found: Status) -> dict[str, Any]:
     return {
         "count": counts.get("contexts"),
         "damaged": counts.get("damaged"),
-        "healed_in_week": len(found.healed),
+        "healed_in_week": healed(found),
         "checked_at": moment(run.started_at) if run else None,
     }
 
