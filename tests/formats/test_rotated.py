@@ -34,9 +34,11 @@ def test_names_sort_in_the_order_of_the_stream(times: list[int]) -> None:
 
 
 def test_what_is_no_archive() -> None:
-    """Live logs, other tools' archives and impossible times are no archives of ours."""
+    """Live logs, other tools' archives and impossible times are no archives of ours; nor is a name that could be taken
+    for another one's."""
     for name in ("a.log", "a.log.1", "a.log.1.gz", "a.log.20261326T000000Z-0001", "a.log.20261126T000000Z-1",
-                 ".20261126T000000Z-0001", "a.log.20261126T000000Z-0001.bz2"):  # fmt: skip
+                 ".20261126T000000Z-0001", "a.log.20261126T000000Z-0001.bz2",
+                 "a.log.20261126T000000Z-00001"):  # fmt: skip
         assert rotated(name) is None
 
 

@@ -69,7 +69,7 @@ def _log_lines(data: bytes) -> None:
                     assert data[: cut.start][-1:] in (b"\n", b"") or cut.start == cut.at  # or a line without an end
     for name in data.decode("utf-8", "surrogateescape").split("\n"):
         found = rotated.rotated(name)
-        assert found is None or found.name == name or found.number
+        assert found is None or found.name == name
         rotated.hidden_part(name, rotated.UNFINISHED)
         state_name.name_of(f"state/agents/{name}")
         end_of_day(name)

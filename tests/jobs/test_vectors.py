@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from symbiont_datad.jobs.context import JobSettings, VectorSettings
+from symbiont_datad.jobs.metadata import stores_of
 from symbiont_datad.report import Outcome
 from tests.conftest import AsNobody
 from tests.formats.test_vectors import faiss
@@ -17,6 +18,8 @@ from tests.jobs.making import ledger_of, run, settings_for, write
 from tests.support import NOBODY, read_tree
 
 PLACE = "data/vector_db/metadata"
+
+_STORE = '{"path": "a", "engine": "lance", "bytes": 5, "rows": null, "dimension": 4, "fingerprint": "x"}'
 
 
 @pytest.fixture
@@ -100,6 +103,24 @@ def test_a_description_that_was_tampered_with_is_put_right(settings: JobSettings
     (tmp_path / PLACE / "notes.json").symlink_to(secret)
     run("vectors", settings)
     assert (b"secret", right) == (secret.read_bytes(), document(tmp_path, "notes.json"))
+
+
+@pytest.mark.parametrize(
+    "stores",
+    [
+        "1", "null", '{"a": 1}', "[1]", '[{"path": "a"}]', "[[]]", f"[{_STORE.replace('5', 'Infinity')}]",
+        f"[{_STORE.replace('5', '-1e999')}]", f"[{_STORE.replace('null', '[]')}]",
+    ],
+)  # fmt: skip
+def test_a_description_that_makes_no_sense_is_passed_over(stores: str) -> None:
+    """Agents may write into the directory of descriptions; they end no job by it."""
+    for text in (
+        f'{{"stores": {stores}}}',
+        f'{{"index": {{"stores": {stores}}}}}',
+        f'{{"stores": [], "index": {stores}}}',
+    ):
+        assert {} == stores_of([text.encode()])
+    assert ["a"] == list(stores_of([f'{{"stores": [{_STORE}]}}'.encode()]))
 
 
 def test_a_new_exposure_is_a_security_event(settings: JobSettings, tmp_path: Path, as_nobody: AsNobody) -> None:

@@ -73,7 +73,8 @@ def rotated(name: str) -> Rotated | None:
         at = datetime.strptime(found[2], _STAMP).replace(tzinfo=UTC)
     except ValueError:  # the thirteenth month
         return None
-    return Rotated(found[1], int(at.timestamp()), int(found[3]), found[4] or "", bool(found[5]))
+    archive = Rotated(found[1], int(at.timestamp()), int(found[3]), found[4] or "", bool(found[5]))
+    return archive if archive.name == name else None  # with more zeros than ours, it could be taken for another one
 
 
 def following(live: str, last: Rotated | None, now: float) -> Rotated:

@@ -61,13 +61,14 @@ def stores_of(documents: Iterable[bytes]) -> dict[str, Store]:
     for data in documents:
         document = json.loads(data)
         for part in (document, document.get("index")):
-            for told in part.get("stores", ()) if isinstance(part, dict) else ():
+            stores = part.get("stores") if isinstance(part, dict) else None
+            for told in stores if isinstance(stores, list) else ():
                 try:
                     store = Store(
                         str(told["path"]), Engine(told["engine"]), int(told["bytes"]), _figure(told["rows"]),
                         _figure(told["dimension"]), fingerprint=str(told["fingerprint"]),
                     )  # fmt: skip
-                except (TypeError, ValueError, KeyError):
+                except (TypeError, ValueError, KeyError, OverflowError):
                     continue
                 found[store.path] = store
     return found
