@@ -3,6 +3,8 @@
 import sqlite3
 from contextlib import closing
 from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest import mock
 
 from symbiont_datad import live
@@ -12,6 +14,7 @@ from symbiont_datad.fsops.collapse import Cut
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.jobs.metadata import _is_ours, stores_of
 from symbiont_datad.jobs.rotation_journal import JOURNAL, Journal, Pending, Step, Unreadable
+from symbiont_datad.jobs.verify import _Times
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.live import LiveState, read_state, write_state
 from tests.fuzz.engine import Target
@@ -92,10 +95,21 @@ def _collections(data: bytes) -> None:
     stores_of([data] if _is_ours(data) else [])
 
 
+def _verified(data: bytes) -> None:
+    """When packs were read last, which only says what to read first."""
+    with scratch() as folder:
+        (folder / "cache").mkdir()
+        (folder / "cache/r.verified").write_bytes(data)
+        context = SimpleNamespace(settings=SimpleNamespace(daemon_dir=folder), now=1.0)
+        times = _Times(cast(Any, context), cast(Any, SimpleNamespace(config=SimpleNamespace(id="r"))))
+        assert all(isinstance(at, float) for at in times.verified.values())
+
+
 _STORE = b'{"path":"a","engine":"lance","bytes":5,"rows":null,"dimension":4,"fingerprint":"x"}'
 
 TARGETS = (
     Target("rotation-journal", _journal, _journal_seeds, (Unreadable,), (*JSON, b'"cut":', b'"schema": 1')),
+    Target("verify-memory", _verified, lambda: [b'{"%s": 1795000000.5}' % (b"0" * 64)], (), JSON),
     Target("ledger", _ledger, ledger_seeds, (LedgerError,)),
     Target("live-state", _live, _live_seeds, (), JSON),
     Target(

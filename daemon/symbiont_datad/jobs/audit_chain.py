@@ -130,7 +130,7 @@ class AuditChain:
             return State(int(content["lines"]), str(content["last"]), pending, str(content["next"]))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def _write(self, state: State) -> None:

@@ -125,7 +125,7 @@ class _Times:
         self._path: Path = context.settings.daemon_dir / "cache" / f"{repository.config.id}.verified"
         self._now = context.now
         self.verified: Mapping[str, float] = {}
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             found = json.loads(self._path.read_bytes())
             self.verified = {str(pack): float(at) for pack, at in found.items()}
 
