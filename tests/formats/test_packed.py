@@ -3,11 +3,13 @@
 import io
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zstandard import ZstdCompressor
 
 from symbiont_datad.formats.age import new_identity, recipient_of
 from symbiont_datad.formats.packed import Member, members, packing
@@ -107,6 +109,17 @@ def test_a_full_disk_is_told_as_such(recipient: str, identity: str) -> None:
     for count in (1, 5000):
         with pytest.raises(OSError, match="No space left"):
             pack(count)
+
+
+@pytest.mark.parametrize("record", [b"9" * 30 + b" a=b\n", b"21 mtime=1.5\n", b"0 a=b\n", b"20 mtime=1e99999999\n"])
+def test_a_header_that_makes_no_sense_is_an_error(record: bytes) -> None:
+    """Whatever stands in a tar that somebody has put there, it is not whole: no other error comes out."""
+    name = tarfile.TarInfo("././@PaxHeader")
+    name.type, name.size = tarfile.XHDTYPE, len(record)
+    file = tarfile.TarInfo("a")
+    content = name.tobuf() + record.ljust(512, b"\0") + file.tobuf() + bytes(1024)
+    with pytest.raises(ValueError, match=r"whole|invalid|int"):
+        list(members(io.BytesIO(ZstdCompressor().compress(content))))
 
 
 def test_the_wrong_key_opens_nothing() -> None:

@@ -91,7 +91,7 @@ def members(source: BinaryIO, identity: str = "") -> Iterator[Member]:
                     yield _member(archive, info)
             while tar.read(1 << 16):  # so that the checksum at the end is looked at
                 pass
-    except (tarfile.TarError, ZstdError) as error:
+    except (tarfile.TarError, ZstdError, OverflowError) as error:  # the last for a length in a pax header
         raise ValueError(f"not a whole packed file: {error}") from None
 
 
