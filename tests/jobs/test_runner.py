@@ -1,6 +1,9 @@
 """Running a job when the ledger can't be written: the work is done all the same, above all on a full disk."""
 
 import os
+import pickle
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,3 +55,22 @@ def test_a_process_without_a_ledger_does_its_job(tmp_path: Path) -> None:
     report = Child("clean", settings).wait()
     assert (Outcome.DONE, 3, False) == (report.outcome, report.actions_total, report.lost)
     assert not any(file.exists() for file in files)
+
+
+@pytest.mark.parametrize("told", ["nothing", "half", "all"])
+def test_a_process_whose_daemon_has_died_ends_quietly(tmp_path: Path, told: str) -> None:
+    """Killed while it started a job, or before the report: no traceback in anybody's log."""
+    settings, _ = old_cache(tmp_path)
+    order = pickle.dumps(settings)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "symbiont_datad.jobs.child", "clean", str(writing)],
+            input={"nothing": b"", "half": order[: len(order) // 2], "all": order}[told],
+            pass_fds=(writing,),
+            capture_output=True,
+        )
+    finally:
+        os.close(writing)
+    assert (0, b"") == (done.returncode, done.stderr)

@@ -38,12 +38,15 @@ def main(name: str, report_fd: int) -> None:
     with suppress(OSError):
         os.nice(_NICENESS)
     go_first()  # a job can run again; without the daemon nobody keeps the tree
-    settings = pickle.load(sys.stdin.buffer)
+    try:
+        settings = pickle.load(sys.stdin.buffer)
+    except (EOFError, pickle.UnpicklingError):  # the daemon died while it started this
+        return
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     configure(settings.log_format, settings.log_level)
     send_security_events_to(audit_log(lambda: settings.layout))
     answer: object
-    with open(report_fd, "wb") as pipe, open_ledger(settings) as ledger:
+    with _reporting(report_fd) as pipe, open_ledger(settings) as ledger:
         progress = Progress()
         with _telling(name, progress, pipe):
             try:
@@ -56,6 +59,17 @@ def main(name: str, report_fd: int) -> None:
         with suppress(BrokenPipeError):
             pickle.dump(answer, pipe)
             pipe.flush()
+
+
+@contextmanager
+def _reporting(fd: int) -> Iterator[BinaryIO]:
+    """The pipe to the daemon. Where that has died nobody hears what is still in it when it is closed."""
+    pipe = open(fd, "wb")  # noqa: SIM115  # closed below
+    try:
+        yield pipe
+    finally:
+        with suppress(BrokenPipeError):
+            pipe.close()
 
 
 @contextmanager
