@@ -233,7 +233,15 @@ class Torture:
         """What can be made again."""
         for _ in range(self.random.randint(1, 12)):
             name = f"prompts/cache/{self.random.getrandbits(60):x}.json"
-            self._retry(lambda name=name: (self.root / name).write_text('{"a": 1}') and None)  # type: ignore[misc]
+
+            def write(path: Path = self.root / name) -> None:
+                if (
+                    path.parent.is_symlink()
+                ):  # the daemon is about to put that right; an agent that follows it is no test
+                    raise FileNotFoundError
+                path.write_text('{"a": 1}')
+
+            self._retry(write)
             self.model.cached.add(name)
 
     # What happens to directories
