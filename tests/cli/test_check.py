@@ -158,3 +158,16 @@ def test_nothing_wrong(datad: Datad, root: Path) -> None:
     assert 0 == done.returncode, done.stdout
     assert ": all good" in done.stdout.splitlines()[-1]
     assert before == sorted(root.parent.rglob("*"))
+
+
+def test_a_ledger_that_is_damaged(datad: Datad, root: Path) -> None:
+    """It is told of, left as it is, and keeps nothing else from being looked at."""
+    datad("init")
+    ledger = root.parent / "datad" / "ledger.db"
+    ledger.parent.mkdir()
+    ledger.write_bytes(b"no database" * 1000)
+    done = datad("check")
+    assert 3 == done.returncode
+    assert f"error: ledger unread: {ledger}: " in done.stdout
+    assert PROBES == [line[:12].strip() for line in done.stdout.splitlines()[: len(PROBES)]]
+    assert ledger.read_bytes().startswith(b"no database")

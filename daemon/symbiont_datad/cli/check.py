@@ -104,20 +104,35 @@ def _checked(
     from symbiont_datad.ledger import Ledger
 
     progress = Progress("check")
-    with watched(progress, False), Ledger.for_reading(settings.ledger_path) as ledger:
+    opened, unread = _ledger(settings)
+    with watched(progress, False), opened as ledger:
         before = reconciled(settings, repairing=repairing, fresh=False)
         left = reconciled(settings, repairing=False, fresh=False) if repairing else before
         if before.actions:
             with Ledger(settings.ledger_path) as writing:
                 writing.record(before.actions, time.time())
         seen = examine(Subject(loaded, settings, ledger, os.environ, given.config, given.root))
-        checked = _Checked(seen, before, left, _of_tree(settings, ledger, before, progress))
+        checked = _Checked(seen, before, left, (*unread, *_of_tree(settings, ledger, before, progress)))
         if file is not None:
             from symbiont_datad.doctor.bundle import bundle
 
             found = [one for _, one in checked.findings]
             bundle(file, loaded, settings, ledger, seen, left.drifts, found, os.environ, progress)
     return checked
+
+
+def _ledger(settings: "JobSettings") -> "tuple[Ledger, list[Finding]]":
+    """The ledger; where it can't be read an empty one, and why."""
+    from symbiont_datad.ledger import Ledger, LedgerError
+
+    path = str(settings.ledger_path)
+    try:
+        return Ledger.for_reading(settings.ledger_path), []
+    except OSError as error:
+        why, remedy = error.strerror or str(error), "run this as the user who runs the daemon"
+    except LedgerError as error:
+        why, remedy = str(error), "a damaged one is moved aside, and a new one begun, when the daemon starts"
+    return Ledger(None), [Finding("ledger_unread", path, Severity.ERROR, why, remedy)]
 
 
 def _without_settings(problems: str, file: Path | None, as_json: bool) -> None:
