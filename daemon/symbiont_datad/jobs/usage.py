@@ -48,6 +48,8 @@ def usage(context: JobContext) -> JobReport:
         findings.append(Finding("unread", path, Severity.WARNING, detail, "let the daemon's user read it"))
 
     folder, category, place = None, Category.OTHER, ""
+    progress = context.progress
+    progress.begin("count")
     for entry in walk(layout.tree, on_error=unread):
         if context.stopping():
             break
@@ -56,6 +58,8 @@ def usage(context: JobContext) -> JobReport:
             place = _place_of(parent, below_files)
         files[category] += 1
         sizes[category] += entry.size
+        progress.files += 1
+        progress.bytes += entry.size
         below_files[place] += 1
         below_sizes[place] += entry.size
         if keeper.keeps:
