@@ -25,10 +25,28 @@ def gone(pid: int) -> bool:
 
 
 def stopped_child(daemon: Daemon) -> int:
-    """The process of a job, caught at work and stopped."""
-    pid = until(lambda: [pid for pid in daemon.children() if b"symbiont_datad.jobs.child" in _command_of(pid)])[0]
-    os.kill(pid, signal.SIGSTOP)
-    return pid
+    """The process of a job, caught at work and stopped. One that has just ended is none."""
+
+    def catch() -> int:
+        for pid in daemon.children():
+            if b"symbiont_datad.jobs.child" in _command_of(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                while (state := _state_of(pid)) not in "TZX":
+                    time.sleep(0.001)
+                if state == "T":
+                    return pid
+        return 0
+
+    return until(catch)
+
+
+def _state_of(pid: int) -> str:
+    """Its state as ps(1) has it; X when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return "X"
 
 
 def _command_of(pid: int) -> bytes:
