@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symbiont_datad.doctor.seen import Fact, Seen
-from symbiont_datad.errors import DatadError
+from symbiont_datad.errors import DatadError, SettingsError
 from symbiont_datad.report import Finding, Severity, printable
 from symbiont_datad.service import install, survey
 from symbiont_datad.service.stamp import Standing
@@ -59,6 +59,12 @@ def look(loaded: Loaded, config: Path | None, root: Path | None) -> Installation
     for kind, who in _candidates(machine):
         try:
             wanted = target(machine, survey.wanted(kind, who, config, root))
+        except SettingsError as error:
+            problem = problem or f"a service could not start with the settings that it sees: {error}"
+            continue
+        except DatadError:  # it could not be installed: this program, or these settings, are none of its business
+            continue
+        try:
             state = install.state(wanted)
         except DatadError as error:
             problem = problem or str(error)
