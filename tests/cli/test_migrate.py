@@ -144,6 +144,7 @@ def test_a_made_up_user_comes_over_whole(datad: Datad, tmp_path: Path, zipped: b
     assert first == everything(home.old, home.root, project)
 
 
+@pytest.mark.slow
 def test_link_finish_and_the_snapshot(datad: Datad, home: Home, tmp_path: Path) -> None:
     """The old place becomes a link; at the end a snapshot holds what was in it, and nothing of it is left."""
     write(home.base / "project" / "logs" / "model_io.encrypted.log", b"{}\n")
@@ -172,6 +173,7 @@ def test_link_finish_and_the_snapshot(datad: Datad, home: Home, tmp_path: Path) 
     assert ["backup"] == latest["snapshot"]["tags"]
 
 
+@pytest.mark.slow
 def test_finish_keeps_what_has_not_come_over(datad: Datad, home: Home) -> None:
     """Keys, links, and what can't be brought: exit code 3, each is named. What was changed comes over before."""
     write(home.old / "schemapin_keys.json", b"secret key")
@@ -200,6 +202,7 @@ def test_finish_into_quarantine(datad: Datad, home: Home) -> None:
     assert not (home.root.parent / "backups").exists()
 
 
+@pytest.mark.slow
 def test_finish_without_a_repository_removes_nothing(datad: Datad, home: Home, tmp_path: Path) -> None:
     """Where no snapshot can be made."""
     datad("migrate", "--yes")
