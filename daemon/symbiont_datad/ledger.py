@@ -84,7 +84,7 @@ class Ledger(Questions):
         if read_only:
             try:
                 self._db = self._open_for_reading() or self._open()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
                 raise LedgerError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def test_events_tell_what_became_of_a_log(datad: Datad, log: Path, tmp_path: Pat
     """By its own path: why, which way, and which archive."""
     datad("--config", tmp_path / "datad.toml", "rotate")
     told = datad("events", "--path", "logs/agents/a.log").stdout
-    assert "log rotated: logs/agents/a.log (" in told
+    assert "rotated log logs/agents/a.log (" in told
     assert archives_of(log)[0].stem in told
 
 
