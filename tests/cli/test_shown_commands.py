@@ -18,10 +18,15 @@ NAMES = {"restore", "versions", "repository key add", "…"}
 """What pages call a command, with nothing that it works on."""
 ELSEWHERE = ("run", "service ", "--install-completion")
 """Run by tests/process and tests/system; the last one writes into a shell's own files."""
+ENDLESS = ("--watch", "--follow")
 ENDS = {"health": {1}, "templates log triage --at 2026-11-20": {0, 1}}
 """How those end that do not end well: no daemon runs, and the template may be younger than that."""
 SHOWN = sorted(
-    {words for page, words in COMMANDS if page != TUTORIAL and words not in NAMES and not words.startswith(ELSEWHERE)}
+    {
+        words
+        for page, words in COMMANDS
+        if page != TUTORIAL and words not in NAMES and not words.startswith(ELSEWHERE) and not words.endswith(ENDLESS)
+    }
 )
 
 

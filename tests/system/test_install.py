@@ -78,6 +78,9 @@ def test_check_looks_at_the_service(clean: Machine) -> None:
     assert {} == found()
     clean.write("/etc/symbiont/datad.toml", "backup_count = 5\nhttp.listen = '127.0.0.1:8126'\n")
     assert {"settings_not_read", "service_outdated"} == set(found())
+    clean.run("symbiont-datad", "--root", DATA, "check", "--bundle", "/tmp/report.tar.gz", check=False)
+    log = clean.sh("tar -xzOf /tmp/report.tar.gz report/log.jsonl").splitlines()
+    assert "settings_reloaded" in {json.loads(line).get("event") for line in log}
     clean.sh("systemctl stop symbiont-datad; systemctl disable symbiont-datad")
     down = found()
     assert {"service_down", "service_disabled", "service_outdated"} == set(down)
