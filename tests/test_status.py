@@ -18,7 +18,7 @@ from symbiont_datad.ledger import Ledger
 from symbiont_datad.ledger_prompts import Executions
 from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
 from symbiont_datad.live import LiveState, read_state, write_state
-from symbiont_datad.report import Action, CacheUse, Finding, JobReport, Outcome, Severity
+from symbiont_datad.report import Action, CacheUse, Finding, JobReport, Legacy, Outcome, Severity
 from symbiont_datad.status import collect
 from tests.conftest import AsNobody
 from tests.service.looking import month
@@ -241,6 +241,8 @@ def test_each_name_of_the_document_is_explained(tmp_path: Path) -> None:
         ledger.record([Action("context_restored", "a", "state.heal", "it was empty")], time.time())
         ledger.replace_cache_use([CacheUse(60.0, 1, 2)], time.time())
         ledger.add_executions([Executions("2026-11-23", "triage", 1, 2, 1, 3.0, 3.0, 4.0)], {})
+    legacy = Legacy("/srv/old", "contexts", "mirror", True, 1.0, 2.0, 3, 4)
+    write_state(tmp_path, LiveState(1, 1.0, 1.0, True, True, legacy=(legacy,)))
     cell = tmp_path / "data/.quarantine/20261118T110640Z"
     cell.mkdir(parents=True)
     record = {"kind": "removed", "until": "2036-11-19T11:06:40Z", "run": cell.name, "files": 3, "bytes": 2048}

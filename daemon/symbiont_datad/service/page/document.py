@@ -121,7 +121,7 @@ def document(found: Status, past: History, rows: Sequence[Row], asked: Wanted, n
                 plots.days_plot(past, now),
                 tag("p", words.today(found)),
             ),
-            _section("state-now", "Contexts, guard, quarantine", _state(found, now)),
+            _section("state-now", "Contexts, guard, quarantine, legacy places", _state(found, now)),
             _events(found, rows, asked, now),
             id="main",
             tabindex="-1",
@@ -273,6 +273,8 @@ def _state(found: Status, now: float) -> Markup:
             f"until {_moment(until)}"
         )
     told += words.cache(found.cache_use)
+    places = found.live.legacy if found.live is not None else ()
+    told += [f"legacy {one.kind}: {printable(one.path)} ({words.legacy(one, now)})" for one in places]
     healed = [
         f"{row.kind.replace('_', ' ')}: {printable(row.path)} ({words.ago(now, row.at)})" for row in found.healed[:5]
     ]
