@@ -46,6 +46,7 @@ CASES = {
     "snapshots": Case("Snapshots", (), ("--scale", "0.02", "--rounds", "1"), ("borg",)),
     "clean": Case("Retention", (), ("--files", "3000", "--rounds", "1"), ("find", "systemd-tmpfiles")),
     "rotate": Case("Rotation of logs", (), ("--rotations", "2", "--size", "2", "--rounds", "1"), ("logrotate",)),
+    "ledger": Case("A ledger with 1,000,000 rows", (), ("--rows", "20000", "--starts", "1")),
     "growth": Case("From 1,000 to 1,000,000 contexts", (), ("--sizes", "100", "1000")),
 }
 
