@@ -44,6 +44,7 @@ _WRONG = (
 """Requests that must be refused."""
 _PATIENCE_S = 6.0  # a second longer than the server has
 _SILENT = 30
+_WRONG_AT_ONCE = 4
 _LARGE = 10 << 20
 
 
@@ -60,7 +61,9 @@ class Callers:
 
     async def run(self, evil: bool) -> None:
         """Until the time is over."""
-        others = [self._wrong(), self._junk(), *(self._silent(number) for number in range(_SILENT))] if evil else []
+        others = [self._junk()] if evil else []
+        others += [self._wrong() for _ in range(_WRONG_AT_ONCE * evil)]
+        others += [self._silent(number) for number in range(_SILENT * evil)]
         await asyncio.gather(self._steady(), *others)
 
     async def _steady(self) -> None:
