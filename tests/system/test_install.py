@@ -123,24 +123,29 @@ def test_an_older_unit_is_brought_up_to_date(clean: Machine) -> None:
 
 
 def test_settings_that_need_more_than_the_unit_opens(clean: Machine) -> None:
-    """A tree, a repository and a server elsewhere: the drop-ins open what they need, and go when they don't."""
+    """A tree, a repository, a server, a file of metrics elsewhere: drop-ins open what they need, and go with that."""
     clean.write(
         "/etc/symbiont/datad.toml",
         "root_data_dir = '/srv/agents/data'\nbackup.repository = '/mnt/big disk/backups'\n"
-        "http.listen = '127.0.0.1:8125'\n",
+        "http.listen = '127.0.0.1:8125'\nmetrics.textfile = '/srv/collector/datad.prom'\n",
     )
     clean.run("symbiont-datad", "service", "install", "--yes")
     assert "755 symbiont" == clean.sh("stat -c '%a %U' /srv/agents/data/state/agents").strip()
     wait_until(clean, "test -e '/mnt/big disk/backups/config'")
     fetch = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8125/readyz').read().decode())"
     assert "ok" == clean.run("python3", "-c", fetch).stdout.strip()
+    metrics = clean.run("python3", "-c", fetch.replace("readyz", "metrics")).stdout
+    wait_until(clean, "test -e /srv/collector/datad.prom")
+    for text in (metrics, clean.sh("cat /srv/collector/datad.prom")):
+        assert "\nsymbiont_datad_tree_kept 1.0\n" in text
+    assert "644" == clean.sh("stat -c %a /srv/collector/datad.prom").strip()
     status = json.loads(clean.run("symbiont-datad", "service", "status", "--json").stdout)
     assert {f"{UNIT}.d/places.conf", f"{UNIT}.d/http.conf"} <= {one["path"] for one in status["files"]}
     clean.run("rm", "/etc/symbiont/datad.toml")
     clean.run("symbiont-datad", "service", "install", "--yes")
     assert not clean.exists(f"{UNIT}.d")
     assert clean.exists("/var/lib/symbiont/data/state")
-    clean.sh("rm -rf '/mnt/big disk' /srv/agents")
+    clean.sh("rm -rf '/mnt/big disk' /srv/agents /srv/collector")
 
 
 def test_settings_that_are_wrong_install_nothing(clean: Machine) -> None:
