@@ -60,7 +60,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def datad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Datad:
     """Types `symbiont-datad …` in `tmp_path`, with a home of its own; sees nothing of the machine's own settings."""
-    for name in [name for name in os.environ if name.startswith("SYMBIONT_DATAD_")]:
+    # Those who run tests beside each other set COLUMNS.
+    for name in [name for name in os.environ if name.startswith("SYMBIONT_DATAD_") or name == "COLUMNS"]:
         monkeypatch.delenv(name)
     for name in ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)

@@ -41,6 +41,7 @@ def age(daemon: Daemon, by_s: float) -> None:
     file.write_text(json.dumps({**state, "beat": state["beat"] - by_s}))
 
 
+@pytest.mark.slow
 def test_through_a_life(tmp_path: Path) -> None:
     """Nobody there, well, well after a restart, and nobody there again after a clean end and after kill -9."""
     root = tmp_path / "data"

@@ -159,6 +159,7 @@ def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
         assert daemon.process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_second_daemon_with_other_files_is_refused(tmp_path: Path) -> None:
     """Two daemons that keep their own files in different places still find out that the tree is the same."""
     with running(tmp_path) as daemon:
@@ -205,6 +206,7 @@ def test_a_job_ends_when_its_daemon_is_killed(tmp_path: Path) -> None:
         until(lambda: gone(child), 5.0)
 
 
+@pytest.mark.slow
 def test_the_next_start_catches_up(tmp_path: Path) -> None:
     """A run that fell due while the daemon was dead is made up for at the next start, and the log says so."""
     settings = "schedule.retention_interval = 1"
@@ -248,7 +250,14 @@ def test_the_umask_changes_no_mode(tmp_path: Path, umask: int) -> None:
         until(lambda: expected == {path: mode_of(daemon.root / path) for path in TREE})
 
 
-@pytest.mark.parametrize("name", ["with  blanks", "größe-数据-\U0001f5c2", "a'b\"c$(d);e\\f"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("with  blanks", marks=pytest.mark.slow),
+        "größe-数据-\U0001f5c2",
+        pytest.param("a'b\"c$(d);e\\f", marks=pytest.mark.slow),
+    ],
+)
 def test_any_name_will_do_for_the_root(tmp_path: Path, name: str) -> None:
     """Blanks, quotes and any script in the root's path: it is kept, and what is said of it stays ASCII."""
     with running(tmp_path, root=tmp_path / name / "data") as daemon:
