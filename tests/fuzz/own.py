@@ -17,6 +17,8 @@ from symbiont_datad.jobs.rotation_journal import JOURNAL, Journal, Pending, Step
 from symbiont_datad.jobs.verify import _Times
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.live import LiveState, read_state, write_state
+from symbiont_datad.migrate.journal import Journal as MigrationJournal
+from symbiont_datad.migrate.journal import JournalError
 from tests.fuzz.engine import Target
 from tests.fuzz.pieces import JSON, scratch
 
@@ -105,12 +107,28 @@ def _verified(data: bytes) -> None:
         assert all(isinstance(at, float) for at in times.verified.values())
 
 
+def _migration(data: bytes) -> None:
+    """The journal of a migration."""
+    with scratch() as folder:
+        path = folder / "datad/migration.db"
+        path.parent.mkdir()
+        path.write_bytes(data)
+        MigrationJournal(path).close()
+
+
+def _migration_seeds() -> list[bytes]:
+    with scratch() as folder:
+        MigrationJournal(folder / "a.db").close()
+        return [*ledger_seeds()[:1], (folder / "a.db").read_bytes()]
+
+
 _STORE = b'{"path":"a","engine":"lance","bytes":5,"rows":null,"dimension":4,"fingerprint":"x"}'
 
 TARGETS = (
     Target("rotation-journal", _journal, _journal_seeds, (Unreadable,), (*JSON, b'"cut":', b'"schema": 1')),
     Target("verify-memory", _verified, lambda: [b'{"%s": 1795000000.5}' % (b"0" * 64)], (), JSON),
     Target("ledger", _ledger, ledger_seeds, (LedgerError,)),
+    Target("migration-journal", _migration, _migration_seeds, (JournalError,)),
     Target("live-state", _live, _live_seeds, (), JSON),
     Target(
         "quarantine-record", _record,

@@ -20,8 +20,10 @@ from symbiont_datad.formats.packed import packing
 from symbiont_datad.formats.sqlite import NotCopied, whole_copy
 from symbiont_datad.fsops import blank
 from symbiont_datad.fsops.collapse import find_cut
+from symbiont_datad.migrate.detect import environment_mentions, toml_mentions
 from symbiont_datad.retention.days import end_of_day, is_day
 from symbiont_datad.retention.patterns import matcher
+from symbiont_datad.service.page.document import wanted
 from symbiont_datad.service.request import Access, Answer, answered, is_whole
 from tests.fuzz.engine import Target
 from tests.fuzz.own import ledger_seeds
@@ -43,6 +45,24 @@ def _request(data: bytes) -> None:
             assert b"/livez" in data
             assert (b"secret" if access.token else b"localhost") in data.lower()
 
+
+def _query(data: bytes) -> None:
+    """What is asked of the page."""
+    text = data.decode("ascii", "replace")
+    wanted(text)
+
+
+def _mentions(data: bytes) -> None:
+    """Other programs' settings, in which a migration looks for old places."""
+    text = data.decode("utf-8", "replace")
+    list(environment_mentions("f", text))
+    list(toml_mentions("f", text))
+
+
+_MENTIONS = [
+    b"CONTEXT_STORAGE_PATH='./data/contexts' # x\nBACKUP_DIRECTORY=b\nexport X=\"y\"\n",
+    b'[context]\nstorage_path = "./agent_storage"\n[storage]\ncontext_path = "a"\nbackup_path = "b"\n',
+]
 
 _REQUESTS = [
     b"GET /livez HTTP/1.1\r\nHost: localhost:80\r\nAuthorization: Bearer secret\r\n\r\n",
@@ -168,6 +188,8 @@ TARGETS = (
             b"%00", b"//", b"/livez",
         ),
     ),
+    Target("page-query", _query, lambda: [b"path=a/b&kind=file_removed&since=1d&job=sweep", b"q=%41%zz&a=1&a=2;b=%00"]),
+    Target("migrated-settings", _mentions, lambda: _MENTIONS, (ValueError,), (b"=", b"'", b'"', b"#", b"[")),
     Target(
         "log-lines", _log_lines, _log_seeds, (),
         (*JSON, b"\t", b"\n", b"20261126T192602Z", b"-0001", b".zst", b".age", b".new", b".old"),

@@ -61,7 +61,7 @@ class Journal:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             self._db = self._open()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # the last: a message that quotes what is no text
             raise JournalError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
     def _open(self) -> sqlite3.Connection:
