@@ -50,6 +50,14 @@ def test_a_whole_repository(settings: JobSettings, tmp_path: Path) -> None:
     assert not (tmp_path / "datad/drill").exists()
 
 
+@pytest.mark.parametrize("back_s", [0.0, 365 * DAY])
+def test_a_clock_that_was_set_back_stops_no_check(settings: JobSettings, back_s: float) -> None:
+    """Nor does a check right after another one: the time since then is nothing to divide by."""
+    now = time.time()
+    assert Outcome.DONE == run("verify", settings, now=now).report.outcome
+    assert Outcome.DONE == run("verify", settings, now=now - back_s).report.outcome
+
+
 def test_all_is_read_in_time(settings: JobSettings) -> None:
     """Day after day a part of the packs is read, those longest unread first, so that none is older than it may be."""
     settings = replace(settings, snapshots=replace(settings.snapshots, read_all_within_s=3 * DAY))

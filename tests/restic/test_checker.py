@@ -609,6 +609,12 @@ class TestDue:
                 verified[pack] = now
         assert verified["old"] > 1e9
 
+    def test_asked_twice_at_once(self) -> None:
+        """No time has passed since: the next pack comes, and nothing is divided by it."""
+        packs = {"a": 10, "b": 10}
+        assert ["a"] == due(packs, {}, 1e9, 20.0, 0.0)
+        assert ["b"] == due(packs, {"a": 1e9}, 1e9, 20.0, 0.0)
+
     def test_clock_was_ahead(self) -> None:
         """A time in the future counts as never."""
         assert ["a"] == due({"a": 1, "b": 1}, {"a": 9e9, "b": 1e9}, 1e9 + 1, 20.0, 10.0)

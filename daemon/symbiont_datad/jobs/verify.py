@@ -115,7 +115,7 @@ def _since_last(context: JobContext) -> float:
         last = context.ledger.last_successes().get("verify")
     except LedgerError:
         last = None
-    return max(context.now - last, 0.0) if last is not None else DAY
+    return context.now - last if last is not None and last <= context.now else DAY  # the clock may have been ahead
 
 
 class _Times:

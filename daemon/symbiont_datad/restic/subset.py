@@ -57,7 +57,7 @@ def due(
     last = {pack: time if (time := verified.get(pack, 0.0)) <= now else 0.0 for pack in packs}
     overdue = {pack for pack, time in last.items() if 0 < time < now + every_s - within_s}
     chosen = sorted(overdue)
-    quota = sum(packs.values()) / max(within_s // every_s, 1)
+    quota = sum(packs.values()) / max(within_s // max(every_s, 1.0), 1)  # asked twice in a moment, it reads little
     read = 0
     for pack in sorted(packs.keys() - overdue, key=lambda pack: (last[pack], pack)):
         if read >= quota:
