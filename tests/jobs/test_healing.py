@@ -14,6 +14,7 @@ from symbiont_datad.jobs.healing import (
     Version,
     cases,
     choose,
+    made_at,
     mode_in_force,
     ways_of_another_version,
 )  # fmt: skip
@@ -200,3 +201,13 @@ def test_what_is_amiss_in_the_same_way_elsewhere_is_another_version() -> None:
     assert set() == ways_of_another_version([a, odd, cut], all_of_them, {"odd": missing, "cut": missing})
     assert {a.file.path} == ways_of_another_version([a, odd], all_of_them, {"a": missing})
     assert set() == ways_of_another_version([a, b], {a.file.path}, {})
+
+
+@pytest.mark.parametrize(("written", "expected"), [(100.75, 100.75), (100.0, 100.0), (99.5, 99.5), (250.0, 100.0)])
+def test_when_a_backup_was_made(written: float, expected: float) -> None:
+    """Its name has whole seconds: where the file was written in that second it tells more, and else the earlier counts.
+
+    A snapshot of the same second may be older, and its state with it.
+    """
+    made = backup("a.json.backup.100.json", written)
+    assert expected == made_at(made)

@@ -130,8 +130,13 @@ def mode_in_force(setting: str, contexts: Iterable[StateFile], backups: Mapping[
 
 
 def made_at(backup: Backup) -> float:
-    """When a backup was made: what its name says, but never later than the file was written."""
-    return min(float(backup.seconds), backup.entry.mtime_ns / 1e9)
+    """When a backup was made: what its name says, but never later than the file was written.
+
+    Names have whole seconds. Where the file was written in that second, it tells which part of it: a snapshot of the
+    same second may be older.
+    """
+    written = backup.entry.mtime_ns / 1e9
+    return written if int(written) == backup.seconds else min(float(backup.seconds), written)
 
 
 def cases(contexts: Iterable[StateFile], verdicts: Mapping[str, Verdict], agents: str, gzip: bool | None) -> list[Case]:
