@@ -54,7 +54,7 @@ def _fill(daemon_dir: Path, now: float) -> None:
                 [Action("file_removed", EVIL, "cache", "not used for 42d, over 30d", 4300)] * (day % 5 + 1), at
             )
         found = Finding("context_truncated", "state/agents/a<i>.json", Severity.ERROR, "cut", "look")
-        ledger.replace_findings("sweep", [found], now - 600)
+        ledger.replace_findings("prune", [found], now - 600)  # a job without a timetable: no run of it takes this away
         rows = [
             SnapshotRow(f"{number:064x}", now - 600 * 1.6**number, kind, "here", 4000, 1 << 30, 4096)
             for number, kind in enumerate(("autosave", "templates", "backup") * 7)
