@@ -97,3 +97,24 @@ def test_the_last_of_a_job_stays_whatever_its_age(ledger: Ledger) -> None:
         run(ledger, "backup", age * DAY, outcome, actions=1)
     ledger.trim(Limits(30 * DAY, 10), NOW)
     assert [899, 897] == [(NOW - one.started_at) / DAY for one in ledger.runs(0.0)]
+
+
+def test_the_newest_run_stays_although_it_never_ended(ledger: Ledger) -> None:
+    """Older ones go, and what they had planned."""
+    killed = ledger.begin_run("clean", NOW - 60 * DAY)
+    ledger.plan([removed("logs/audit/a.1")], NOW - 60 * DAY, killed)
+    ledger.begin_run("clean", NOW - 59 * DAY)
+    ledger.begin_run("clean", NOW - 58 * DAY)
+    ledger.record([removed("x")], NOW)
+    ledger.trim(Limits(30 * DAY), NOW)
+    assert [58] == [(NOW - one.started_at) / DAY for one in ledger.runs(0.0)]
+    assert ["x"] == paths(ledger)
+
+
+def test_what_is_planned_keeps_its_run(ledger: Ledger) -> None:
+    """Where the actions stay without a limit, a quiet run stays that some of them belong to."""
+    number = run(ledger, "clean", 30 * DAY)
+    ledger.plan([removed("a")], NOW - 30 * DAY, number)
+    run(ledger, "clean", 29 * DAY)
+    ledger.trim(Limits(), NOW)
+    assert ["clean"] == [row.job for row in ledger.actions()]

@@ -68,7 +68,7 @@ def test_documents_have_the_keys_that_are_told(datad: Datad, root: Path, used: s
     assert page["Findings"] == set(said["sweep"]["findings"][0])
     assert page["Drifts"] == set(said["check"]["drifts"][0])
     assert page["Actions"] == set(said["backup"]["actions"][0])
-    assert page["Actions"] | {"at", "job", "state"} == set(said["events"]["events"][0])
+    assert page["Actions"] | {"at", "severity", "job", "state"} == set(said["events"]["events"][0])
     assert page["Snapshots"] == set(said["snapshots"]["snapshots"][0]) == set(said["restore"]["snapshot"])
     assert {"id", "time", "reasons"} == set(said["prune"]["kept"][0])
     text = PAGE.read_text()

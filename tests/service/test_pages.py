@@ -85,7 +85,9 @@ def test_the_thread_ends_when_nobody_asks(maker: Maker, monkeypatch: pytest.Monk
     """And comes back when somebody does; the interpreter's pace is then as it was."""
     monkeypatch.setattr(pages, "_IDLE_S", 0.05)
     monkeypatch.setattr(pages, "_FRESH_S", 0.0)
+    monkeypatch.setattr(pages, "_INTERVAL_S", 0.002)
     before, others = sys.getswitchinterval(), set(threading.enumerate())
+    assert 0.002 != before
     some = made(maker)
     for _ in range(2):
         taken(some.answer("a"))
