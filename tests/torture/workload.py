@@ -254,10 +254,11 @@ class Torture:
 
     def chmod(self) -> None:
         """Another mode."""
+        path = self.root / self.random.choice((*DIRECTORIES, "state", "logs"))
+        mode = self.random.choice((0o700, 0o777, 0o1755))
         with suppress(FileNotFoundError):
-            (self.root / self.random.choice((*DIRECTORIES, "state", "logs"))).chmod(
-                self.random.choice((0o700, 0o777, 0o1755))
-            )
+            if not path.is_symlink():  # chmod(1) would follow one that this workload has put there
+                path.chmod(mode)
 
     def remove_directory(self) -> None:
         """It is gone, with all that was in it."""
