@@ -1,7 +1,6 @@
-"""A short torture in CI; `DATAD_TORTURE_STEPS` makes it longer, `DATAD_SEED` does one again."""
+"""A short torture of one seed; `DATAD_TORTURE_STEPS` makes it longer, `DATAD_SEED` takes another one."""
 
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ STEPS = int(os.environ.get("DATAD_TORTURE_STEPS", "40"))
 @pytest.mark.timeout(0)
 def test_nothing_is_lost_whatever_agents_and_kills_do(tmp_path: Path) -> None:
     """Saves, crashes, kills, links, corruption in random order: the model finds nothing wrong."""
-    seed = int(os.environ.get("DATAD_SEED", random.randrange(10**6)))
+    seed = int(os.environ.get("DATAD_SEED", "1"))
     done = torture(tmp_path / f"seed-{seed}", seed, STEPS)
     assert STEPS == done.total()
 
