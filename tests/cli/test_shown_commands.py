@@ -1,6 +1,7 @@
 """Every command that a page shows is run in a home that has been used. The tutorial has a test of its own."""
 
 import os
+import shlex
 import shutil
 import sqlite3
 from contextlib import closing
@@ -74,6 +75,6 @@ def test_commands_on_pages_work(datad: Datad, root: Path, used: dict[str, str], 
             keys = datad("repository", "key", "list", "--json").document["keys"]
             said = said.replace("ID", next(one["id"] for one in keys if not one["current"]))
         said = said.replace("/tmp/there", str(tmp_path / "there")).replace("FILE", "~/.symbiont/new.key")
-        done = datad(*(os.path.expanduser(word) for word in said.split()))
+        done = datad(*(os.path.expanduser(word) for word in shlex.split(said)))
         expected = next((codes for start, codes in ENDS.items() if words.startswith(start)), {0, 3})
         assert done.returncode in expected, f"{said}: {done.returncode}\n{done.stdout}{done.stderr}"
