@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,16 +27,20 @@ runtime = "runc"
 
 @dataclass(frozen=True, slots=True)
 class Podman:
-    """podman that keeps images, containers and volumes below a directory."""
+    """podman that keeps images, containers and volumes below a directory.
+
+    What it keeps while it runs is below another one, of whose path it takes no more than 50 characters.
+    """
 
     directory: Path
+    running: Path
 
     def run(self, *words: str, check: bool = True, timeout_s: float = 120.0) -> "subprocess.CompletedProcess[str]":
         """Run `podman …`."""
         configuration = self.directory / "containers.conf"
         if not configuration.exists():
             configuration.write_text(_CONFIGURATION)
-        command = ["podman", f"--root={self.directory}/storage", f"--runroot={self.directory}/run"]
+        command = ["podman", f"--root={self.directory}/storage", f"--runroot={self.running}"]
         result = subprocess.run(
             [*command, *words],
             capture_output=True,
@@ -78,8 +83,9 @@ class Podman:
 @contextmanager
 def podman(directory: Path) -> Iterator[Podman]:
     """podman with the image; all that it made is gone after."""
-    with in_memory(directory):
-        found = Podman(directory)
+    short = tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp", ignore_cleanup_errors=True)
+    with in_memory(directory), short as running:
+        found = Podman(directory, Path(running))
         try:
             found.build()
             yield found
