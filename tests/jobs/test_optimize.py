@@ -90,6 +90,9 @@ def test_a_database_in_wal_mode_shrinks_while_it_is_read(settings: JobSettings, 
     before, size = rows(path), path.stat().st_size
     with reading(READER, path):
         ran = optimize(settings)
+        while ran.report.counts["skipped"]:  # the reader was just in its way; the daemon comes again as well
+            assert [Severity.INFO] == [one.severity for one in ran.report.findings]
+            ran = optimize(settings)
     assert (Outcome.DONE, 1) == (ran.report.outcome, ran.report.counts["optimized"])
     assert before == rows(path)
     assert path.stat().st_size < size / 3
