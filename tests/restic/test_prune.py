@@ -335,7 +335,8 @@ def test_a_tree_that_is_missing_stops_a_prune(made: Made) -> None:
 def test_an_index_file_that_is_damaged_stops_a_prune(made: Made) -> None:
     """Without one index file, packs look as if nobody needed them: nothing is changed."""
     file = next((made.path / "index").iterdir())
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     before = files_of(made.path)
 
     with pytest.raises(Damaged, match=f"index/{file.name}"):
