@@ -233,12 +233,12 @@ def test_encryption_needs_a_key_first(has_key: bool) -> None:
 def test_what_is_elsewhere_is_told() -> None:
     """Variables and .env files are the user's to change, and so is where the runtime looks for its vectors."""
     mentions = [
-        Mention("/work/.env", "CONTEXT_STORAGE_PATH", "./agent_storage", Kind.CONTEXTS),
+        Mention("/srv/p/.env", "CONTEXT_STORAGE_PATH", "./agent_storage", Kind.CONTEXTS),
         Mention("", "BACKUP_DIRECTORY", f"{ROOT}/state/backups", Kind.BACKUPS),
         Mention("symbiont.toml", "context.storage_path", "x", Kind.CONTEXTS),
     ]
     lines = further(mentions, TARGET, "/work", "/home/ada", vectors=True)
-    assert [True, True] == ["CONTEXT_STORAGE_PATH in /work/.env" in lines[0], "SYMBIONT_VECTOR_DATA_PATH" in lines[1]]
+    assert [True, True] == ["CONTEXT_STORAGE_PATH in /srv/p/.env" in lines[0], "SYMBIONT_VECTOR_DATA_PATH" in lines[1]]
     assert f"{ROOT}/vector_db/collections" in lines[1]
     assert [] == further([], TARGET, "/work", "/home/ada", vectors=False)
     assert "another HOME" in further([], TARGET, "/work", "/home/other", vectors=False)[0]
