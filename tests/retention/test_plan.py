@@ -163,7 +163,7 @@ def test_caps_never_take_more_than_needed(
 
 @pytest.mark.parametrize("rule", [Rule("c", "c", max_age_s=30 * DAY, max_bytes=1 << 20), Rule("c", "c", max_files=10)])
 def test_a_plan_of_many_files_takes_no_square_of_their_time(rule: Rule) -> None:
-    """A plan of 100,000 files takes some ten times as long as to sort them; their square would take thousands."""
+    """A plan of 100,000 files takes a few times as long as to sort them; their square would take thousands."""
     files = [entry(f"c/{number * 7919 % 100_003:064x}", number * 7919 % 5_184_000) for number in range(100_000)]
     clock = time.process_time()
     assert sorted(files, key=lambda one: (one.path, one.size))
@@ -171,4 +171,4 @@ def test_a_plan_of_many_files_takes_no_square_of_their_time(rule: Rule) -> None:
     clock = time.process_time()
     units: list[Unit] = units_of(rule, files)
     assert plan(rule, units, NOW)
-    assert 200 * sorted_s > time.process_time() - clock
+    assert 40 * sorted_s > time.process_time() - clock
