@@ -10,7 +10,15 @@ import pytest
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops import mount
-from symbiont_datad.fsops.mount import Mount, is_mount_point, is_volume, mount_of, mount_points, mounts_below
+from symbiont_datad.fsops.mount import (
+    Mount,
+    is_mount_point,
+    is_of_this_machine,
+    is_volume,
+    mount_of,
+    mount_points,
+    mounts_below,
+)
 from symbiont_datad.fsops.root import Tree, pinned
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
@@ -113,3 +121,24 @@ def test_without_proc_devices_have_to_do(tmp_path: Path, monkeypatch: pytest.Mon
     assert is_mount_point("/proc")
     assert not is_mount_point(str(tmp_path))
     assert -1 == mount_of(10_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("ext4", True), ("tmpfs", True), ("nfs4", False), ("fuse.sshfs", False), ("overlay", False)]
+)
+def test_what_only_this_kernel_writes_to(
+    kind: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some kinds of file systems are known to be so, through a link and for what is not there yet; others are not."""
+    info = tmp_path / "mountinfo"
+    info.write_text(
+        f"21 1 8:1 / / rw - nfs4 server:/ rw\n22 21 8:2 / {tmp_path}/volume rw,relatime shared:1 - {kind} /dev/sdb rw\n"
+    )
+    monkeypatch.setattr(mount, "_MOUNTINFO", str(info))
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "volume")
+    for path in ("volume", "volume/a/b", "link/a"):
+        assert expected is is_of_this_machine(str(tmp_path / path))
+    assert not is_of_this_machine(str(tmp_path))
+    monkeypatch.setattr(mount, "_MOUNTINFO", str(tmp_path / "none"))
+    assert not is_of_this_machine(str(tmp_path / "volume"))

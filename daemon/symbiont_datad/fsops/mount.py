@@ -9,6 +9,7 @@ from symbiont_datad.errors import TreeHeld
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _UNKNOWN = -1
+_HERE = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs", "zfs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,14 @@ def is_mount_point(path: str) -> bool:
     path = os.path.realpath(path)
     seen = mounts()
     return is_volume(path, seen) if seen else os.path.ismount(path)
+
+
+def is_of_this_machine(path: str) -> bool:
+    """Whether an absolute path, whose links are followed, is on a file system that this kernel alone writes to: all see
+    at once what one has written. Only of kinds that are known to be so can that be told.
+    """
+    mount = mount_holding(os.path.realpath(path), mounts())
+    return mount is not None and mount.kind in _HERE
 
 
 def refuse_unmounted(root: str, required: str | bool) -> None:

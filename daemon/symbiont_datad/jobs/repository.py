@@ -13,6 +13,7 @@ from symbiont_datad import errors
 from symbiont_datad.events import emit
 from symbiont_datad.fsops.lock import hold as hold_file
 from symbiont_datad.fsops.memory import give_back_large_blocks
+from symbiont_datad.fsops.mount import is_of_this_machine
 from symbiont_datad.fsops.process import this_process
 from symbiont_datad.jobs.context import JobSettings, RepositorySettings
 from symbiont_datad.jobs.secrets import repository_password
@@ -22,7 +23,8 @@ from symbiont_datad.restic import errors as restic
 from symbiont_datad.restic.backend import Backend, FileKind
 from symbiont_datad.restic.index_cache import IndexCache
 from symbiont_datad.restic.known import Memory
-from symbiont_datad.restic.lock import HeldLock, Identity, hold
+from symbiont_datad.restic.local import LocalBackend
+from symbiont_datad.restic.lock import SETTLE_S, HeldLock, Identity, hold
 from symbiont_datad.restic.places import backend_at
 from symbiont_datad.restic.repository import Repository, create_repository, open_repository
 
@@ -178,9 +180,23 @@ def locked(
 
     with (
         _deaf_to_hangups(),
-        hold(repository, identity(), exclusive=exclusive, eager=eager, retry_for_s=patience_s, sleep=sleep) as lock,
+        hold(
+            repository,
+            identity(),
+            exclusive=exclusive,
+            eager=eager,
+            retry_for_s=patience_s,
+            settle_s=_settle_s(repository.backend),
+            sleep=sleep,
+        ) as lock,
     ):
         yield lock
+
+
+def _settle_s(backend: Backend) -> float:
+    """How long a lock file may take until everybody sees it."""
+    here = isinstance(backend, LocalBackend) and is_of_this_machine(backend.location)
+    return 0.0 if here else SETTLE_S
 
 
 def sure(look: Callable[[], None]) -> None:

@@ -2,7 +2,9 @@
 
 Any number of shared locks may be held at once (backups, restores), or one exclusive lock and no other (prune). Taking
 one goes as restic does it: look at the others, write, wait, look again. Two that write at the same time see each other
-in the second look, and both step back.
+in the second look, and both step back. The wait is for storage that shows a new file late. On a file system of this
+machine whoever looks sees all that was written before, so of two who write first and then look, one at least sees the
+other without any wait (`settle_s` 0).
 
 A lock is refreshed by writing a new file and then removing the old one. One that was not refreshed for STALE_S is
 stale, and whoever finds it removes it; so its holder must stop in time (`HeldLock.check`).
@@ -35,7 +37,9 @@ STALE_S = 30 * 60.0
 
 _INTERVAL_S = 5 * 60.0
 _VALID_S = STALE_S - 1.5 * _INTERVAL_S  # before it is stale, so that clocks may differ a little; as restic has it
-_SETTLE_S = 0.2
+SETTLE_S = 0.2
+"""How long a new lock file may take until everybody sees it, in seconds. restic's own."""
+
 _LOOKS = 5  # at a lock file that can't be read, before it counts as a lock
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # between two tries for a lock that somebody else holds
 
@@ -240,7 +244,7 @@ class HeldLock:
         unreadable: list[str] = []
         for attempt in range(_LOOKS):
             if attempt:
-                self._sleep(self._settle_s * attempt)
+                self._sleep((self._settle_s or SETTLE_S) * attempt)
             unreadable = []
             for name, lock in self._store.lock_files():
                 if name == self.name or name in self._leftover:
@@ -307,7 +311,7 @@ def hold(
     retry_for_s: float = 0.0,
     interval_s: float = _INTERVAL_S,
     valid_s: float = _VALID_S,
-    settle_s: float = _SETTLE_S,
+    settle_s: float = SETTLE_S,
     now: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
