@@ -35,17 +35,22 @@ class Fact(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Of many entries, in their order: all that lstat says, packed; and figures of them all.
+    """Of many entries, in their order: all that lstat says, packed (see `split_facts`); and figures of them all.
 
     `others`: the positions of those that are no regular files. `files` and `size`: how many are, and their bytes.
     `latest_ns`: the youngest ctime of what is no directory.
     """
 
-    packed: list[bytes]
+    packed: bytes
     others: Sequence[int]
     files: int
     size: int
     latest_ns: int
+
+
+def split_facts(packed: bytes) -> list[bytes]:
+    """The facts of each entry."""
+    return [packed[at : at + SIZE] for at in range(0, len(packed), SIZE)]
 
 
 def name_of(record: bytes) -> bytes:
@@ -72,7 +77,7 @@ def facts_of(stats: Iterable[os.stat_result]) -> Facts:
     """The facts of these entries."""
     values: list[_Values] = list(map(_FIELDS, stats))
     if not values:
-        return Facts([], (), 0, 0, 0)
+        return Facts(b"", (), 0, 0, 0)
     _, ctimes, sizes, _, modes, _, _ = zip(*values, strict=True)  # columns: no line of Python for each entry
     if all(map(stat.S_ISREG, set(modes))):
         return Facts(_pack(values), (), len(values), sum(sizes), max(ctimes))
@@ -83,11 +88,11 @@ def facts_of(stats: Iterable[os.stat_result]) -> Facts:
     return Facts(_pack(values), others, files, size, latest)
 
 
-def _pack(values: list[_Values]) -> list[bytes]:
+def _pack(values: list[_Values]) -> bytes:
     try:
-        return list(starmap(_PACKED.pack, values))
+        return b"".join(starmap(_PACKED.pack, values))
     except StructError:  # a time that no clock has shown yet
-        return [
+        return b"".join(
             _PACKED.pack(min(max(mtime, _FIRST), _LAST), min(max(ctime, _FIRST), _LAST), *others)
             for mtime, ctime, *others in values
-        ]
+        )
