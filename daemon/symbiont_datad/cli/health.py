@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symbiont_datad.cli.words import Words
 from symbiont_datad.errors import ExitCode, SettingsError
 from symbiont_datad.live import keeper, read_state
 from symbiont_datad.service.probe import Probe, trouble
@@ -27,22 +28,17 @@ ALL = (Probe.LIVE, Probe.READY)
 class Asked:
     """What was typed: options before the command, the probe (empty: all), `--json`."""
 
-    config: Path | None = None
-    root: Path | None = None
+    before: Words
     probe: str = ""
     as_json: bool = False
 
 
-def asked(words: list[str]) -> Asked | None:
-    """What `[--config FILE] [--root DIR] health [--live|--ready|--startup] [--json]` asks for; None for all else."""
-    found = Asked()
-    rest = list(words)
-    while len(rest) > 2 and rest[0] in ("--config", "--root") and not rest[1].startswith("-"):
-        setattr(found, rest[0].removeprefix("--"), Path(rest[1]))
-        del rest[:2]
-    if not rest or rest.pop(0) != "health":
+def asked(words: Words) -> Asked | None:
+    """What `health [--live|--ready|--startup] [--json]` asks for; None for all else."""
+    if words.command != "health":
         return None
-    for word in rest:
+    found = Asked(words)
+    for word in words.rest:
         name = word.removeprefix("--")
         if word == "--json":
             found.as_json = True
@@ -76,15 +72,13 @@ def answer(question: Asked) -> ExitCode:
 
 
 def _daemon_dir(question: Asked) -> Path:
-    root = question.root
-    if root is not None and root.parts and not str(root).startswith("~"):
-        root = Path(os.path.abspath(root))
+    before = question.before
     try:
-        return daemon_dir(question.config, root, os.environ)
+        return daemon_dir(before.config, before.whole_root, os.environ)
     except Unsure:
         from symbiont_datad.cli.invocation import Invocation
 
-        return Invocation(question.config, question.root).load().settings.daemon_dir
+        return Invocation(before.config, before.root).load().settings.daemon_dir
 
 
 def add_to(app: "typer.Typer") -> None:
@@ -108,5 +102,5 @@ def add_to(app: "typer.Typer") -> None:
         if len(wanted) > 1:
             raise typer.BadParameter("one of --live, --ready and --startup")
         given = invocation(ctx)
-        question = Asked(given.config, given.root, wanted[0] if wanted else "", as_json)
+        question = Asked(Words(given.config, given.root), wanted[0] if wanted else "", as_json)
         raise typer.Exit(int(answer(question)))

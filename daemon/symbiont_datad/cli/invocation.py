@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from symbiont_datad.cli.words import Words
+
 if TYPE_CHECKING:
     from symbiont_datad.settings import Loaded
 
@@ -44,11 +46,8 @@ class Invocation:
 
         from symbiont_datad.settings_places import Unsure, root_and_daemon_dir
 
-        root = self.root
-        if root is not None and root.parts and not str(root).startswith("~"):
-            root = Path(os.path.abspath(root))
         try:
-            return root_and_daemon_dir(self.config, root, os.environ)
+            return root_and_daemon_dir(self.config, Words(self.config, self.root).whole_root, os.environ)
         except Unsure:
             settings = self.load().settings
             return settings.root_data_dir, settings.daemon_dir
