@@ -1,12 +1,14 @@
 """Reading a file that was listed: the whole of it, or nothing when it is another one by now."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from symbiont_datad.fsops.read import read_unchanged
+from symbiont_datad.fsops.read import opened_regular, read_unchanged
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.fsops.walk import Entry, look
 
@@ -83,3 +85,32 @@ def test_look_sees_what_a_walk_sees(tmp_path: Path) -> None:
     found = look(tree, "l")
     assert (False, "l") == (found and found.is_file, found and found.path)
     assert isinstance(found, Entry)
+
+
+def test_reading_is_no_use(reading: Callable[..., bytes | None], tmp_path: Path) -> None:
+    """The access time tells when an agent has used a file, and not when we have looked at it."""
+    os.utime(tmp_path / "a", ns=(1, 2))
+    assert reading() is None  # its times are others than when it was listed
+    fd = os.open(tmp_path, os.O_RDONLY)
+    with opened_regular("a", fd) as file:
+        assert b"0123456789" == os.read(file, 100)
+    os.close(fd)
+    assert 1 == os.stat(tmp_path / "a").st_atime_ns
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_else_reads_all_the_same(tmp_path: Path) -> None:
+    """Who does not own a file may not hide that he has read it."""
+    (tmp_path / "a").write_bytes(b"0123456789")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    tmp_path.chmod(0o755)
+    program = """
+import os, sys
+from symbiont_datad.fsops.read import opened_regular
+os.setuid(65534)
+with opened_regular("a", int(sys.argv[1])) as fd:
+    print(os.read(fd, 4).decode())
+"""
+    found = subprocess.run([sys.executable, "-c", program, str(fd)], pass_fds=(fd,), capture_output=True, text=True)
+    os.close(fd)
+    assert ("0123\n", "", 0) == (found.stdout, found.stderr, found.returncode)
