@@ -26,8 +26,8 @@ from symbiont_datad.fsops.lock import DirectoryLock, hold
 from symbiont_datad.guard.guard import Guard, GuardSettings
 from symbiont_datad.guard.space import SpaceWatch, Watched
 from symbiont_datad.jobs.audit import audit_log
+from symbiont_datad.jobs.children import Children
 from symbiont_datad.jobs.context import Progress, job_settings, require_mount
-from symbiont_datad.jobs.runner import Child
 from symbiont_datad.jobs.secrets import check_secrets
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.live import LiveState, write_state
@@ -82,8 +82,12 @@ class Supervisor:
         self._observation = Observation()
         self._meter = Meter(self._facts)
         self._endpoint = Endpoint(self._routes())
-        self._children: dict[str, Child] = {}
-        self._starting = threading.Lock()
+        self._children = Children(
+            lambda: self._jobs,
+            lambda: self._ledger,
+            self._is_stopping,
+            lambda: self._notifier.status(self._summary()),
+        )
         self._failing: dict[str, str] = {}
         self._refused = ""
         self._no_ledger = ""
@@ -210,8 +214,8 @@ class Supervisor:
             if jump:
                 emit("clock_jumped", seconds=round(jump, 1))
             if os.getpid() == 1:
-                with self._starting:  # a child that is not listed yet is no orphan
-                    reap_orphans({child.pid for child in list(self._children.values())})
+                with self._children.pids() as ours:
+                    reap_orphans(ours)
             health = self._health()
             if health.alive:
                 self._notifier.alive()
@@ -274,7 +278,7 @@ class Supervisor:
             again = self._schedule.soon if name in _SOON else self._schedule.retry
             again(name, _HELD_S)
             return
-        report = self._run_child(name)
+        report = self._children.run(name)
         if self._is_stopping():  # it was asked to end, and did not have to leave a report
             return
         if report is None:
@@ -295,34 +299,8 @@ class Supervisor:
 
     def _make_room(self, name: str) -> JobReport | None:
         """Called by the watch on free space, in its own thread."""
-        report = self._run_child(name) if not self._is_stopping() else None
+        report = self._children.run(name) if not self._is_stopping() else None
         return report if not self._is_stopping() else None
-
-    def _run_child(self, name: str, last: bool = False) -> JobReport | None:
-        """Run a job in a process of its own and wait for it; None when another run of it is under way.
-
-        `last`: it may run although the daemon is about to end.
-        """
-        try:
-            with self._starting:
-                child = self._children[name] = Child(name, self._jobs)
-            if self._is_stopping() and not last:  # `_end_jobs` may not have seen it
-                child.stop()
-            try:
-                report = child.wait(lambda: self._notifier.status(self._summary()))
-            finally:
-                del self._children[name]
-        except Locked as error:
-            emit("job_skipped", job=name, reason=str(error))
-            return None
-        except OSError as error:  # no process, no memory: the next run may have more luck
-            emit("job_failed", job=name, reason=str(error))
-            return JobReport(name, Outcome.FAILED, time.time(), 0.0, message=str(error))
-        if report.lost and not self._is_stopping():  # nobody else has said so
-            emit("job_failed", job=name, reason=report.message)
-            with suppress(LedgerError):
-                self._ledger.count_lost(report)
-        return report
 
     def _watched(self) -> Watched:
         """What the watch on free space goes by."""
@@ -333,24 +311,16 @@ class Supervisor:
         """Have a last sweep save what changed since the one before, if there is time, and end all other jobs."""
         begun = time.monotonic()
         self._schedule.stop()
-        for name, child in list(self._children.items()):
-            if name != "sweep":
-                child.stop()
-        if self._settings.autosave.on_stop and self._been_ready and "sweep" not in self._children:
-            thread = threading.Thread(target=self._run_child, args=("sweep", True), name="last sweep", daemon=True)
+        self._children.stop(but=["sweep"])
+        if self._settings.autosave.on_stop and self._been_ready and "sweep" not in self._children.progress():
+            thread = threading.Thread(target=self._children.run, args=("sweep", True), name="last sweep", daemon=True)
             thread.start()
             thread.join(_LAST_SWEEP_S)
         elif self._settings.autosave.on_stop:
-            self._await_jobs(begun + _LAST_SWEEP_S)
-        for child in list(self._children.values()):
-            child.stop()
-        self._await_jobs(begun + _CHILD_GRACE_S)
-        for child in list(self._children.values()):
-            child.kill()
-
-    def _await_jobs(self, until: float) -> None:
-        while self._children and time.monotonic() < until:
-            time.sleep(0.02)
+            self._children.wait(begun + _LAST_SWEEP_S)
+        self._children.stop()
+        self._children.wait(begun + _CHILD_GRACE_S)
+        self._children.kill()
 
     # What is said of it
 
@@ -386,7 +356,7 @@ class Supervisor:
         return self._observation.facts(
             self._health(),
             self._guard.standing(),
-            Scheduling(schedule.gaps_s(), schedule.next_runs(), frozenset(self._children.copy())),
+            Scheduling(schedule.gaps_s(), schedule.next_runs(), frozenset(self._children.progress())),
             self._space.spaces(),
             self._ledger if self._ledger.on_disk else None,
             started_at=self._started_at,
@@ -403,8 +373,8 @@ class Supervisor:
         following = (
             f"; next {upcoming[0][1]} at {datetime.fromtimestamp(upcoming[0][0], UTC):%H:%M:%SZ}" if upcoming else ""
         )
-        children = sorted(self._children.copy().items())
-        running = f"; running {', '.join(_standing(name, child.progress) for name, child in children)}" * bool(children)
+        children = sorted(self._children.progress().items())
+        running = f"; running {', '.join(_standing(name, progress) for name, progress in children)}" * bool(children)
         return f"keeping {self._jobs.layout.root}{running}{following}"
 
     def _write_state(self, final: bool = False) -> None:
@@ -424,7 +394,7 @@ class Supervisor:
             ready=health.ready,
             warnings=health.warnings,
             next_runs=next_runs,
-            active_jobs=tuple(sorted(self._children.copy())),
+            active_jobs=tuple(sorted(self._children.progress())),
             started=self._been_ready,
             alive=health.alive,
             beat=time.monotonic(),
@@ -453,8 +423,7 @@ class Supervisor:
 
         def stop(number: int, _frame: FrameType | None) -> None:
             if self._stopping:
-                for child in list(self._children.values()):
-                    child.kill()
+                self._children.kill()
                 os._exit(128 + number)
             self._stopping = True
 
