@@ -1,9 +1,10 @@
 """Damaged files of a cache go, each is read once, and nobody's half-written file is touched."""
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,3 +122,15 @@ def test_without_the_setting_nothing_is_read(tmp_path: Path) -> None:
     with reading() as read:
         assert () == run("clean", settings, now=soon(60)).report.actions
     assert [] == read
+
+
+def test_without_marks_nothing_is_judged(tmp_path: Path) -> None:
+    """A ledger that has lost them is told; files are not read all over again at each run, and none goes."""
+    settings = settings_for(tmp_path, RULE)
+    cache = cache_in(tmp_path)
+    run("usage", settings)
+    with closing(sqlite3.connect(settings.ledger_path)) as ledger, ledger:
+        ledger.execute("drop table seen")
+    ran = run("clean", settings, now=soon(60))
+    assert "ledger_failed" in ran.told
+    assert (cache / "empty.json").exists()

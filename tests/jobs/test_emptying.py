@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +13,13 @@ import pytest
 
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.fsops.write import quarantine
+from symbiont_datad.jobs import JOBS
 from symbiont_datad.jobs.context import JobSettings
 from symbiont_datad.report import Outcome
 from symbiont_datad.retention.quarantine import QuarantineLimits
-from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, write
+from tests.conftest import AsNobody
+from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, stop_after, write
+from tests.support import NOBODY
 
 
 def moved_aside(base: Path, name: str, age_s: float, size: int = 100) -> None:
@@ -114,3 +118,64 @@ def test_without_days_nothing_empty_goes(tmp_path: Path) -> None:
     """Where the guard makes none, they are the users' own."""
     settings = days_in(tmp_path)
     assert () == run("clean", replace(settings, layout=replace(settings.layout, days=None))).report.actions
+
+
+def test_a_quarantine_that_can_not_be_looked_into_is_told(open_path: Path, as_nobody: AsNobody) -> None:
+    """What the daemon's user may not read is a finding, and the rest of the job is done."""
+    settings = settings_for(open_path)
+    (open_path / "data/.quarantine").mkdir(0o700)
+    (open_path / "datad").mkdir()
+    os.chown(open_path / "datad", NOBODY, NOBODY)
+    JOBS["clean"].load()  # who is nobody may not read it
+    report = as_nobody(lambda: run("clean", settings)).report
+    assert (Outcome.LEFT, [("unread", ".quarantine")]) == (
+        report.outcome, [(one.kind, one.path) for one in report.findings],
+    )  # fmt: skip
+
+
+def test_what_can_not_be_removed_is_told_and_stays_planned(tmp_path: Path) -> None:
+    """A mount in a cell is somebody else's: nothing crosses it, and the ledger says that a part may be gone."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    settings = settings_for(tmp_path, quarantine=QuarantineLimits(max_age_s=30 * DAY))
+    for name, age in (("a", 50), ("b", 40), ("c", 35)):
+        moved_aside(tmp_path, name, age * DAY)
+    oldest = cells(tmp_path)[0]
+    mount = tmp_path / f"data/.quarantine/{oldest}/mount"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mount], check=True)
+    try:
+        ran = run("clean", settings)
+    finally:
+        subprocess.run(["umount", "-l", mount], check=True)
+    assert [("not_removed", f".quarantine/{oldest}")] == [(one.kind, one.path) for one in ran.report.findings]
+    assert 1 == len(ran.report.actions)
+    with ledger_of(settings) as ledger:
+        assert {"planned", "done"} == {row.state for row in ledger.actions()}
+
+
+def test_it_stops_between_two_cells(tmp_path: Path) -> None:
+    """What is still there then goes the next time."""
+    settings = settings_for(tmp_path, quarantine=QuarantineLimits(max_age_s=30 * DAY))
+    for name, age in (("a", 50), ("b", 40), ("c", 35)):
+        moved_aside(tmp_path, name, age * DAY)
+    looks = next(
+        looks for looks in range(100) if len(run("clean", settings, stopping=stop_after(looks)).report.actions)
+    )
+    assert looks
+    assert 2 == len(cells(tmp_path))
+    run("clean", settings)
+    assert 1 == len(cells(tmp_path))
+
+
+def test_what_is_no_directory_is_no_day(tmp_path: Path) -> None:
+    """A file with a day's name stays, and so does all where the days' directory is a link."""
+    settings = days_in(tmp_path)
+    history = tmp_path / "data/prompts/history"
+    write(history / "2026-11-01", age_s=9 * DAY)
+    assert ["prompts/history/2026-11-10", "prompts/history/2026-11-16"] == [
+        one.path for one in run("clean", settings, dry_run=True).report.actions
+    ]
+    history.rename(tmp_path / "moved")
+    history.symlink_to(tmp_path / "moved")
+    assert () == run("clean", settings).report.actions

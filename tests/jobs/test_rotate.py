@@ -803,3 +803,17 @@ def test_the_command_line_of_a_child_is_not_told(tmp_path: Path) -> None:
         process.stdout.readline()
         assert "hunter2" not in run("rotate", log_settings_for(tmp_path)).report.findings[0].detail
         process.communicate()
+
+
+def test_archives_wait_where_the_repository_is_away(tmp_path: Path) -> None:
+    """What is older than the last backup would go, but nobody can say that it holds them: that is told."""
+    settings = replace(log_settings_for(tmp_path, replace(EVERYTHING, rotate_at=10**9, keep=1)), require_snapshot=True)
+    log = log_in(tmp_path)
+    for days in (1, 2, 3):
+        archive_at(log, days)
+    run("backup", settings, now=NOW + 1)
+    (tmp_path / "backups").rename(tmp_path / "away")
+    ran = run("rotate", settings, now=NOW + 2)
+    (finding,) = ran.report.findings
+    assert ("retention_waits", 3) == (finding.kind, len(archives_of(log)))
+    assert finding.detail.startswith("2 archives would go, but ")

@@ -5,6 +5,9 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from symbiont_datad.jobs import JOBS
 from symbiont_datad.ledger_trim import Limits
 from symbiont_datad.report import Action, Outcome
 from tests.conftest import AsNobody
@@ -171,3 +174,40 @@ def test_what_cant_be_listed_is_told(open_path: Path, as_nobody: AsNobody) -> No
     ran = as_nobody(lambda: run("usage", settings))
     assert [("unread", "state/agents")] == [(finding.kind, finding.path) for finding in ran.report.findings]
     assert 1 == ran.report.counts["files"]
+
+
+def test_many_findings_are_counted(tmp_path: Path) -> None:
+    """Of more than twenty files that have several names each, the rest is one number."""
+    if os.geteuid() != 0:
+        pytest.skip("only root refuses files of several names")
+    settings = settings_for(tmp_path, file_mode=0o640)
+    for number in range(13):
+        path = write(tmp_path / f"data/logs/{number}.log")
+        path.chmod(0o600)
+        os.link(path, tmp_path / f"data/logs/{number}.other")
+    ran = run("usage", settings)
+    refused = [one for one in ran.report.findings if one.kind == "repair_refused"]
+    assert (21, "and 6 more files have several names") == (len(refused), refused[-1].detail)
+    assert ["repair_refused"] == ran.told
+
+
+def test_many_failures_are_counted(open_path: Path, as_nobody: AsNobody) -> None:
+    """Of more than twenty files that can't be changed, the rest is one number."""
+    settings = settings_for(open_path, file_mode=0o640)
+    for number in range(22):
+        write(open_path / f"data/logs/{number}.log").chmod(0o644)
+    (open_path / "datad").mkdir()
+    os.chown(open_path / "datad", NOBODY, NOBODY)
+    JOBS["usage"].load()  # who is nobody may not read it
+    failed = [one for one in as_nobody(lambda: run("usage", settings)).report.findings if one.kind == "repair_failed"]
+    assert (21, "and 2 more files could not be changed") == (len(failed), failed[-1].detail)
+
+
+def test_a_dry_run_changes_no_owner(tmp_path: Path) -> None:
+    """It says whose the files would be."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    settings = settings_for(tmp_path, uid=NOBODY)
+    path = write(tmp_path / "data/logs/a.log")
+    assert ["owner_restored"] == [one.kind for one in run("usage", settings, dry_run=True).report.actions]
+    assert 0 == path.stat().st_uid

@@ -7,11 +7,16 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace as replaced
 
 from symbiont_datad.jobs.context import JobSettings
-from symbiont_datad.jobs.drill import FILES, drill
+from symbiont_datad.jobs.drill import BYTES, FILES, drill
 from symbiont_datad.jobs.repository import opened
 from symbiont_datad.report import Outcome
+from symbiont_datad.restic.pack import BlobType
+from symbiont_datad.restic.records import Snapshot
+from symbiont_datad.restic.tree import decode_tree, encode_node, encode_tree
+from symbiont_datad.restic.writer import Writer
 from tests.jobs.making import DAY, context, run, settings_for, write
 from tests.jobs.snapshotting import snapshots
 
@@ -121,3 +126,80 @@ def test_an_empty_repository_is_whole(tmp_path: Path) -> None:
         (tmp_path / "backups/snapshots" / name).unlink()
     ran = run("verify", settings, now=time.time())
     assert (Outcome.DONE, ["repository_verified"]) == (ran.report.outcome, ran.told)
+
+
+def stored_as(settings: JobSettings, path: Path, content: bytes) -> Snapshot:
+    """The newest snapshot, if a file had had other content when it was made; all else is as lstat tells it."""
+    repository = opened(settings.repository)
+    repository.need_index()
+    _, newest = snapshots(settings)[-1]
+
+    def changed(tree: str, parts: tuple[str, ...]) -> str:
+        nodes = decode_tree(repository.load_blob(bytes.fromhex(tree)))
+        at = next(number for number, node in enumerate(nodes) if node.name == parts[0])
+        if len(parts) > 1:
+            nodes[at] = replaced(nodes[at], subtree=changed(nodes[at].subtree, parts[1:]))
+        else:
+            nodes[at] = replaced(nodes[at], content=[writer.store(BlobType.DATA, content)[0].hex()])
+        return writer.store(BlobType.TREE, encode_tree([encode_node(node) for node in nodes]))[0].hex()
+
+    with Writer(repository) as writer:
+        tree = changed(newest.tree, path.parts[1:])
+    return replaced(newest, tree=tree)
+
+
+def test_a_drill_sees_a_disk_that_forgets(settings: JobSettings, tmp_path: Path) -> None:
+    """A live file that is another one than its copy, although lstat says that nobody has written to it, is doubtful."""
+    for path in Path(settings.layout.root, "state/agents").glob("*.gz"):
+        path.unlink()
+    rotten = Path(settings.layout.root, "logs/system/large")
+    rotten.write_bytes(b"a")
+    run("backup", settings, now=time.time())
+    other = stored_as(settings, rotten, b"b")
+    found = drill(
+        opened(settings.repository), other, settings.layout.tree, tmp_path / "drill", Random(1), lambda: False
+    )
+    assert ([], [str(rotten).lstrip("/")]) == (found.wrong, found.doubtful)
+    rotten.write_bytes(b"c")  # whom somebody has written to since may differ
+    found = drill(
+        opened(settings.repository), other, settings.layout.tree, tmp_path / "drill", Random(1), lambda: False
+    )
+    assert ([], []) == (found.wrong, found.doubtful)
+
+
+def test_a_drill_is_small_however_much_there_is(settings: JobSettings, tmp_path: Path) -> None:
+    """Of many files some are taken; one that is too large for it is not, nor one that was torn when it was stored."""
+    root = Path(settings.layout.root)
+    for number in range(5 * FILES):
+        write(root / f"logs/system/{number}", b"%d" % number)
+    with (root / "logs/huge").open("wb") as file:
+        file.truncate(BYTES + 1)
+    run("backup", settings, now=time.time())
+    _, newest = snapshots(settings)[-1]
+    repository = opened(settings.repository)
+    for seed in range(3):
+        found = drill(repository, newest, settings.layout.tree, tmp_path / "drill", Random(seed), lambda: False)
+        assert (FILES, []) == (found.files, found.wrong)
+
+
+def test_a_failed_drill_is_told(settings: JobSettings, tmp_path: Path) -> None:
+    """Damage in a pack whose turn to be read has not come: the restore of a file finds it."""
+    for path in Path(settings.layout.root, "state/agents").glob("*.gz"):
+        path.unlink()
+    run("backup", settings, now=time.time())
+    flip(packs(settings)[0], 1 << 20)
+    others = next(
+        number for number in range(256) if not list(Path(tmp_path, "backups/data", f"{number:02x}").glob("*"))
+    )
+    ran = run("verify", settings, now=time.time(), subset=f"{others + 1}/256")
+    assert ["repository_verified", "restore_drill_failed"] == ran.told
+    (finding,) = ran.report.findings
+    assert (Outcome.LEFT, "drill_failed") == (ran.report.outcome, finding.kind)
+    assert finding.path.endswith("logs/system/large")
+
+
+def test_a_drill_without_room_is_told(settings: JobSettings, tmp_path: Path) -> None:
+    """Where its directory can't be made, the repository is whole all the same."""
+    (tmp_path / "datad/drill").write_bytes(b"in the way")
+    ran = run("verify", settings, now=time.time())
+    assert (Outcome.LEFT, ["not_drilled"]) == (ran.report.outcome, [one.kind for one in ran.report.findings])

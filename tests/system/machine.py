@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.process.running import until
+from tests.system import measuring
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "/opt/symbiont-datad/bin/symbiont-datad"
@@ -86,7 +87,7 @@ def root_archive() -> Path:
 
 def wheels(directory: Path) -> Path:
     """This checkout's wheel and those of the lock, for the Python of the root file system, in one directory."""
-    lock = (ROOT / "requirements.lock").read_text()
+    lock = (ROOT / "requirements.lock").read_text() + measuring.requirements(ROOT / "requirements-peers.lock")
     kept = cache() / f"wheels-{sha256(lock.encode()).hexdigest()[:12]}"
     with alone("wheels"):
         if not kept.exists():
@@ -130,11 +131,12 @@ def prepared_root(directory: Path) -> Path:
     subprocess.run(["tar", "-C", str(root), "-xf", str(root_archive())], check=True)
     wheels(root / "root/wheels")
     venv = "/opt/symbiont-datad"
-    pip_there = f"{venv}/bin/pip install --quiet --no-index --find-links /root/wheels symbiont-datad"
+    pip_there = f"{venv}/bin/pip install --quiet --no-index --find-links /root/wheels symbiont-datad {measuring.tool()}"
     command = f"python3 -m venv {venv} && {pip_there} && ln -s {PROGRAM} /usr/local/bin/ && rm -r /root/wheels"
     clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
     result = subprocess.run(["chroot", str(root), "sh", "-c", command], capture_output=True, text=True, env=clean)
     assert result.returncode == 0, result.stdout + result.stderr
+    measuring.prepare(root)
     return root
 
 
@@ -161,7 +163,8 @@ class Machine:
             capture_output=True,
             text=True,
             timeout=timeout_s,
-            env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"},
+            env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+            | measuring.environment(),
         )
         if check:
             assert result.returncode == 0, f"{' '.join(words)}: {result.stdout}{result.stderr}"
@@ -198,7 +201,14 @@ def booted(root: Path, *options: str) -> Iterator[Machine]:
     log = root.parent / f"{root.name}.log"
     name = f"datad-{os.getpid()}"
     command = ["systemd-nspawn", "--quiet", f"--directory={root}", f"--machine={name}", "--register=no", "--keep-unit"]
-    command += ["--boot", "--console=read-only", "--private-network", "--volatile=overlay", *options]
+    command += [
+        "--boot",
+        "--console=read-only",
+        "--private-network",
+        "--volatile=overlay",
+        *measuring.options(),
+        *options,
+    ]
     environ = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
     with log.open("wb") as out:
         process = subprocess.Popen(
