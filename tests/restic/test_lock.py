@@ -223,6 +223,13 @@ def test_the_message_says_who_and_what_to_do() -> None:
     assert "`repository unlock` removes it" in str(caught.value)
 
 
+def test_a_lock_without_a_time_is_respected() -> None:
+    """Who wrote it may still live; the message has what stands there."""
+    store = Files(lock(exclusive=True, time="yesterday"))
+    with pytest.raises(RepositoryLocked, match="last refreshed at yesterday"), Clock().hold(store, exclusive=False):
+        pass
+
+
 def test_a_lock_is_tried_again_while_there_is_time() -> None:
     """The others' lock goes after a while, and ours is taken; the pauses grow."""
     store, clock = Files(lock(exclusive=True)), Clock()
@@ -401,6 +408,32 @@ def test_a_lock_that_somebody_removed_is_lost(moment: str) -> None:
             held.check()
         assert ["elsewhere"] == [one.hostname for one in store.files.values()]
     assert 1 == len(store.files)
+
+
+def test_a_lost_lock_is_not_refreshed() -> None:
+    """Somebody else may hold the repository by now."""
+    store, clock = Files(), Clock()
+    with clock.hold(store, exclusive=True) as held:
+        store.files.clear()
+        held.refresh()
+        held.refresh()
+        assert {} == store.files
+        with pytest.raises(LockLost):
+            held.check()
+
+
+def test_a_store_that_goes_away_during_a_refresh_costs_nothing() -> None:
+    """The old file is still there and counts; the new one goes as soon as it can."""
+    store, clock = Files(), Clock()
+    with clock.hold(store, exclusive=True) as held:
+        clock.while_asleep = lambda: setattr(store, "away", True)
+        held.refresh()
+        assert "the store is away" == str(held.failure)
+        held.check()
+        store.away, clock.while_asleep = False, None
+        held.refresh()
+        assert [held.name] == [*store.files]
+    assert {} == store.files
 
 
 def test_a_file_that_cannot_be_removed_is_no_error() -> None:
