@@ -2,20 +2,30 @@
 
 import gzip
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from symbiont_datad.errors import Locked
 from symbiont_datad.fsops.copy import Copied, Encoding, copy
 from symbiont_datad.fsops.root import QUARANTINE
 from symbiont_datad.migrate import content, migration, workers
 from symbiont_datad.migrate.apply import NoRoom
 from symbiont_datad.migrate.content import Content, Question
 from symbiont_datad.migrate.legacy import Kind, Source
-from symbiont_datad.migrate.migration import Refused, refuse_overlap, source_path
+from symbiont_datad.migrate.migration import (
+    Refused,
+    alone,
+    migrate_source,
+    open_journal,
+    refuse_overlap,
+    source_path,
+)
 from symbiont_datad.report import Severity
 from tests.conftest import AsNobody
-from tests.migrate.making import HOUR, NOW, Home, agent, context, everything, lost, unloadable, write
+from tests.migrate.making import HOUR, NOW, Home, Progress, agent, context, everything, lost, unloadable, write
 from tests.support import NOBODY, build_tree
 
 A, B = agent(1), agent(2)
@@ -277,6 +287,60 @@ def test_a_file_that_never_holds_still_is_left_and_named(
     home.migrate()
     assert busy.read_bytes() == gzip.decompress(home.live(1).read_bytes())
     assert home.live(2).exists()
+
+
+def test_a_file_of_the_same_tick_is_looked_at_twice(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is as young as its copy may have been written again without lstat showing it: the newer content comes."""
+    monkeypatch.setattr(migration, "SETTLE_S", 0.01)
+    ahead = time.time() + HOUR  # a clock that is ahead, so that the file is young however slow this is
+    young = write(home.old / f"{A}.json", context("1"), ahead)
+    calm = write(home.old / f"{B}.json", context("2"), ahead)
+
+    def stopping() -> bool:
+        if home.live(1).exists() and young.read_bytes() == context("1"):
+            write(young, context("3"), ahead)
+        return False
+
+    with alone(home.target), open_journal(home.target) as journal:
+        result = migrate_source(home.source(), home.target, journal, Progress(), stopping=stopping)
+    assert 0 == result.left_behind
+    assert [context("3"), calm.read_bytes()] == [gzip.decompress(home.live(one).read_bytes()) for one in (1, 2)]
+    assert 0 == home.migrate().files
+
+
+def test_a_migration_waits_for_another_one(home: Home) -> None:
+    """For a while, because a mirror holds the same lock for an instant; then it says who is at work."""
+    home.root.mkdir(parents=True)
+    with alone(home.target):
+        with pytest.raises(Locked, match="another migration is under way"), alone(home.target, patience_s=0.0):
+            pass
+        with pytest.raises(Locked), alone(home.target, patience_s=0.06):
+            pass
+
+
+def test_undo_tells_what_it_can_not_give_back(home: Home) -> None:
+    """A directory of the tree that went since, with what the migration had replaced in it."""
+    write(home.agents / f"{A}.json.gz", context("tree", zipped=True), NOW - 90 * HOUR)
+    write(home.old / f"{A}.json", context("old"), NOW - HOUR)
+    write(home.old / "sub" / "x", b"x")
+    home.migrate()
+    shutil.rmtree(home.agents)
+    undone, _ = home.undo()
+    assert [("not_restored", f"state/agents/{A}.json.gz")] == [(one.kind, one.path) for one in undone.findings]
+
+
+def test_undo_keeps_a_context_that_was_written_since_as_a_backup(home: Home) -> None:
+    """The old one is back under its name; of two of one second each has a name of its own."""
+    live = write(home.live(1), context("tree", zipped=True), NOW - 90 * HOUR)
+    write(home.old / f"{A}.json", context("old"), NOW - HOUR)
+    home.migrate()
+    write(live, context("since", zipped=True), NOW)
+    taken = write(home.agents / f"{A}.json.backup.{NOW}.json", b"taken", NOW)
+    undone, _ = home.undo()
+    assert context("tree", zipped=True) == live.read_bytes()
+    assert [f"state/agents/{A}.json.backup.{NOW + 1}.json"] == undone.kept
+    assert context("since", zipped=True) == (home.root / undone.kept[0]).read_bytes()
+    assert b"taken" == taken.read_bytes()
 
 
 def test_what_cant_be_read_is_named_and_left(home: Home, as_nobody: AsNobody, open_path: Path) -> None:
