@@ -194,3 +194,33 @@ def test_root_keeps_owners(open_path: Path, as_nobody: AsNobody) -> None:
     (root / "logs/d").rmdir()
     assert [] == undo(root)
     assert NOBODY == (root / "logs/d").stat().st_uid
+
+
+def test_what_can_not_be_moved_is_told(tree: Callable[[Data], Path], tmp_path: Path) -> None:
+    """A FIFO; a file that went; a directory behind a link by now; a name that is no directory any more."""
+    root = tree({"a": {"f": b"1"}, "b": {"f": b"2"}, "c": {"f": b"3"}, "d": {"f": b"4"}})
+    os.mkfifo(root / "a/fifo")
+    entries = planned(root)
+    (root / "a/f").unlink()
+    (root / "b").rename(tmp_path / "moved")
+    (root / "b").symlink_to(tmp_path / "moved")
+    members = planned(root, "c")
+    with aside(Tree(str(root)), record(), NOW) as moving:
+        failures = {one.path: (one.reason, one.changed) for one in moving.move(entries)}
+        (root / "c").rmdir()
+        (root / "c").write_bytes(b"")
+        no_directory, gone = moving.move_directory("c", members), moving.move_directory("none/x", members)
+    assert {"a/fifo": ("neither a file nor a link", False), "a/f": ("gone already", True)} == {
+        path: failures[path] for path in ("a/fifo", "a/f")
+    }
+    assert Failure("c", "no directory any more", True) == no_directory
+    assert Failure("none/x", "gone already", True) == gone
+    assert b"2" == (tmp_path / "moved/f").read_bytes()
+
+
+def test_a_file_at_the_top_comes_back(tree: Callable[[Data], Path]) -> None:
+    """It was in no directory but the root."""
+    root = tree({"top": b"1"})
+    assert [] == move(root, planned(root))
+    assert [] == undo(root)
+    assert b"1" == (root / "top").read_bytes()

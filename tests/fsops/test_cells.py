@@ -10,6 +10,7 @@ import pytest
 
 from symbiont_datad.fsops.cells import Cell, cells, extent, holds, remove_cell
 from symbiont_datad.fsops.root import Tree
+from symbiont_datad.fsops.walk import DEPTH_LIMIT
 from symbiont_datad.fsops.write import quarantine
 from tests.conftest import AsNobody
 from tests.support import NOBODY, Link, build_tree
@@ -166,3 +167,27 @@ def test_closed_directories_are_opened(open_path: Path, as_nobody: AsNobody) -> 
     build_tree(root / ".quarantine", {"r": cell(content={"d": {"x": b""}})})
     assert "Permission denied" in as_nobody(lambda: remove_cell(Tree(str(root)), "r"))
     assert (root / ".quarantine/r/files/d/x").exists()
+
+
+def test_a_stamp_that_is_no_time_says_nothing(tree: Callable[[Data], Path]) -> None:
+    """Then the directory's own time counts."""
+    root = tree({".quarantine": {"20261399T999999Z": {}}})
+    os.utime(root / ".quarantine/20261399T999999Z", (NOW, NOW))
+    assert [Cell("20261399T999999Z", NOW)] == cells(Tree(str(root)))
+
+
+def test_what_lies_too_deep_stays(tree: Callable[[Data], Path]) -> None:
+    """No hostile depth exhausts the descriptors or the stack; what is left is said."""
+    stamp = "20261118T110640Z"
+    root = tree({".quarantine": {stamp: cell()}})
+    path = root / f".quarantine/{stamp}/files"
+    path.mkdir()
+    fd = os.open(path, os.O_RDONLY)
+    for _ in range(DEPTH_LIMIT + 1):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    assert f"it is deeper than {DEPTH_LIMIT} directories" == remove_cell(Tree(str(root)), stamp)
+    assert path.is_dir()
