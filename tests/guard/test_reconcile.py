@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -413,3 +414,50 @@ def test_what_has_the_name_of_a_day_is_left(tmp_path: Path) -> None:
         before = sorted(os.listdir(history))
         result = reconcile(off, now=NOW + 9 * 86_400, days=True)
         assert (before, ()) == (sorted(os.listdir(history)), result.failures)
+
+
+@pytest.mark.parametrize("how", [("-t", "tmpfs", "tmpfs"), ("--bind", "elsewhere")])
+def test_what_is_mounted_in_the_tree_is_not_kept(tmp_path: Path, how: tuple[str, ...]) -> None:
+    """Another file system, or another directory bound there, with a wrong mode and empty: it is said, and stays so."""
+    if not AS_ROOT:
+        pytest.skip("only root mounts")
+    layout = made(layout_at(tmp_path / "data"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data/prompts/cache").rmdir()
+    at = tmp_path / "data/logs"
+    subprocess.run(["mount", *how, at], cwd=tmp_path, check=True)
+    try:
+        at.chmod(0o700)
+        result = again(layout)
+        named = reconcile(layout, {"logs/audit": True}, now=NOW)
+        assert (0o700, []) == (mode_of(at), os.listdir(at))
+    finally:
+        subprocess.run(["umount", at], check=True)
+    assert [("mount_point", "logs")] == [(finding.kind, finding.path) for finding in result.failures]
+    assert ["prompts/cache"] == [action.path for action in result.actions]
+    assert [("mount_point", "logs")] == [(finding.kind, finding.path) for finding in named.failures]
+
+
+def test_a_directory_that_can_not_be_listed_is_told(open_path: Path, as_nobody: AsNobody) -> None:
+    """What users have made in it can't be looked at; the directory itself is as it should be."""
+    open_path.chmod(0o777)
+    layout = layout_at(open_path / "data", permissions={"vector_db/collections": 0o711})
+    as_nobody(lambda: made(layout))
+    os.chown(open_path / "data/vector_db/collections", 0, 0)
+    assert [("unreadable", "vector_db/collections", "its directories can't be listed: Permission denied")] == [
+        (finding.kind, finding.path, finding.detail) for finding in as_nobody(lambda: again(layout)).failures
+    ]
+
+
+def test_days_that_can_not_be_looked_at_are_left(open_path: Path, as_nobody: AsNobody) -> None:
+    """Whoever writes there will tell; the rest of the pass goes on."""
+    open_path.chmod(0o777)
+    layout = layout_at(open_path / "data")
+    as_nobody(lambda: made(layout))
+    history = open_path / "data/prompts/history"
+    os.chown(history, 0, 0)
+    history.chmod(0)
+    (open_path / "data/state/sessions").rmdir()
+    result = as_nobody(lambda: reconcile(layout, now=NOW, days=True))
+    assert ["state/sessions"] == [action.path for action in result.actions]
+    assert {"prompts/history"} == {finding.path for finding in result.failures}
