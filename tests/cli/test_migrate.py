@@ -340,3 +340,33 @@ def test_settings_that_dont_fit_are_refused(datad: Datad, home: Home) -> None:
     file.write_text("[context\n")
     assert 2 == datad("config", "migrate", file, "--yes").returncode
     assert 1 == datad("config", "migrate", home.base / "none.toml").returncode
+
+
+def test_an_undo_is_told_before_and_after(datad: Datad, home: Home) -> None:
+    """The places that come back, the settings, and the files; as text and as JSON."""
+    file = write(home.base / "project/symbiont.toml", b'[context]\nstorage_path = "./data/contexts"\n', NOW)
+    assert 0 == datad("migrate", "--compat", "symlink", "--yes").returncode
+    datad("config", "migrate", "--yes")
+    told = datad("migrate", "--undo", "--dry-run").stdout
+    assert "would take back 3 files, and restore 0 that were overwritten" in told
+    assert f"would put {home.old}.before-migration back as {home.old}\n" in told
+    assert f"would restore {file}\n" in told
+    planned = datad("migrate", "--undo", "--dry-run", "--json").document
+    assert (True, 3, [str(home.old)]) == (planned["dry_run"], planned["files"], planned["places"])
+    assert str(file) in planned["settings"]
+    done = datad("migrate", "--undo", "--json").document
+    assert (False, 3, []) == (done["dry_run"], done["removed"], done["findings"])
+    assert home.old.is_dir()
+
+
+def test_of_many_findings_some_are_told(datad: Datad, home: Home) -> None:
+    """And how many more there are; of an unsure place, how to bring it over."""
+    for number in range(25):
+        (home.old / f"link {number:02}").symlink_to("nowhere")
+    asked = datad("migrate")
+    assert "… and 5 more; --dry-run lists all" in asked.stdout
+    assert 25 == datad("migrate", "--dry-run").stdout.count("legacy link")
+    assert "… and 5 more; `symbiont-datad status` and --json tell of them" in datad("migrate", "--yes").stdout
+    finished = datad("migrate", "--finish", "--quarantine")
+    assert (3, True) == (finished.returncode, "would do " in finished.stdout)
+    assert "… and 5 more stay" in finished.stdout
