@@ -71,11 +71,10 @@ def judge(found: Configuration, me: int) -> Seen:
     if found.mode & (stat.S_IWGRP | stat.S_IWOTH):
         detail = f"others can change it (mode {octal(found.mode)}), and so what is kept and removed"
         findings.append(Finding("settings_open", file, Severity.ERROR, detail, f"chmod go-w {printable(file)}"))
-    if found.in_file and found.mode & stat.S_IRWXG | found.mode & stat.S_IRWXO:
+    if found.in_file and found.mode & (stat.S_IRWXG | stat.S_IRWXO):
         detail = f"others can read it (mode {octal(found.mode)}), and it holds {' and '.join(found.in_file)}"
         remedy = f"chmod 600 {printable(file)}"
-        if found.in_file:
-            findings.append(Finding("secret_readable", file, Severity.ERROR, detail, remedy))
+        findings.append(Finding("secret_readable", file, Severity.ERROR, detail, remedy))
     if file and found.owner not in (0, me):
         detail = f"it belongs to uid {found.owner}, who is neither root nor the one who asks (uid {me})"
         severity = Severity.WARNING if me else Severity.INFO

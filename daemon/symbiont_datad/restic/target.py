@@ -29,10 +29,6 @@ class Target:
         self._names = [b""]
         self._identities = [_identity(fd)]
 
-    def __len__(self) -> int:
-        """How many directories there are, the target among them."""
-        return len(self._parents)
-
     def path(self, number: int, name: bytes = b"") -> bytes:
         """The path of a directory, or of `name` in it, relative to the target; empty for the target itself."""
         parts = [name] if name else []
