@@ -136,7 +136,7 @@ def prepared_root(directory: Path) -> Path:
     clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
     result = subprocess.run(["chroot", str(root), "sh", "-c", command], capture_output=True, text=True, env=clean)
     assert result.returncode == 0, result.stdout + result.stderr
-    measuring.prepare(root)
+    measuring.prepare(root, ROOT / "pyproject.toml")
     return root
 
 

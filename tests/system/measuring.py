@@ -1,24 +1,16 @@
 """Coverage of what runs on a booted machine: `scripts/coverage` says in DATAD_COVERAGE where the data belong.
 
-Every Python of the machine starts to measure when it finds the variable that coverage.py looks for. The service manager
-hands it to all services, and opens the one directory that the sealed ones have to write to.
+Every Python of the machine measures when it finds the variables that coverage.py looks for. The service manager hands
+them to all services, and opens the one directory that the sealed ones have to write to.
 """
 
 import os
 import re
+import shutil
 from pathlib import Path
 
-_DATA = "/opt/coverage"
-_SETTINGS = "/etc/coverage.conf"
-_CONFIGURATION = f"""\
-[run]
-branch = true
-source_pkgs = symbiont_datad
-parallel = true
-data_file = {_DATA}/data
-patch = _exit, fork
-disable_warnings = module-not-imported, module-not-measured, no-data-collected
-"""
+_DATA, _SETTINGS = "/opt/coverage", "/etc/coverage/pyproject.toml"
+_VARIABLES = {"COVERAGE_PROCESS_START": _SETTINGS, "COVERAGE_FILE": f"{_DATA}/data"}
 
 
 def _directory() -> Path | None:
@@ -28,8 +20,8 @@ def _directory() -> Path | None:
 
 
 def environment() -> dict[str, str]:
-    """What a command of the machine needs in its environment."""
-    return {"COVERAGE_PROCESS_START": _SETTINGS} if _directory() else {}
+    """What a command on the machine needs in its environment."""
+    return _VARIABLES if _directory() else {}
 
 
 def options() -> list[str]:
@@ -44,27 +36,29 @@ def tool() -> str:
 
 
 def requirements(lock: Path) -> str:
-    """The lock's lines for `tool`."""
+    """The lines of a lock for `tool`."""
     if _directory() is None:
         return ""
-    found = re.search(r"^coverage(?:.*\\\n)+.*\n", lock.read_text(), re.MULTILINE)
+    found = re.search(r"^coverage==(?:.*\\\n)+.*\n", lock.read_text(), re.MULTILINE)
     assert found is not None
     return found[0]
 
 
-def prepare(root: Path) -> None:
-    """Have a root file system measure, once coverage.py is installed in it."""
+def prepare(root: Path, settings: Path) -> None:
+    """Have a root file system measure as the settings (a pyproject.toml) say, once coverage.py is installed in it."""
     if _directory() is None:
         return
     (root / _DATA[1:]).mkdir()
-    manager = f"[Manager]\nDefaultEnvironment=COVERAGE_PROCESS_START={_SETTINGS}\n"
+    there = root / _SETTINGS[1:]
+    there.parent.mkdir()
+    shutil.copy(settings, there)
+    variables = " ".join(f"{name}={value}" for name, value in _VARIABLES.items())
     files = {
-        _SETTINGS: _CONFIGURATION,
-        "/etc/systemd/system.conf.d/coverage.conf": manager,
-        "/etc/systemd/user.conf.d/coverage.conf": manager,
-        "/etc/systemd/system/service.d/coverage.conf": f"[Service]\nReadWritePaths=-{_DATA}\n",
+        "system.conf.d/coverage.conf": f"[Manager]\nDefaultEnvironment={variables}\n",
+        "user.conf.d/coverage.conf": f"[Manager]\nDefaultEnvironment={variables}\n",
+        "system/service.d/coverage.conf": f"[Service]\nReadWritePaths=-{_DATA}\n",
     }
     for name, text in files.items():
-        path = root / name[1:]
+        path = root / "etc/systemd" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
