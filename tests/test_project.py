@@ -74,7 +74,9 @@ def test_locks_hold_what_the_project_asks_for() -> None:
     assert dev <= pins("requirements-dev.lock").keys()
 
 
-@pytest.mark.parametrize("script", ["scripts/setup", "scripts/run", "scripts/test", "scripts/lock", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["scripts/setup", "scripts/run", "scripts/test", "scripts/coverage", "scripts/lock", ".ci/run"]
+)
 def test_scripts_are_executable_and_parse(script: str) -> None:
     """A script can be started as it is, and bash understands it."""
     path = ROOT / script
