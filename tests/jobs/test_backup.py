@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from symbiont_datad.jobs.context import JobSettings, Keep, Progress
-from symbiont_datad.jobs.repository import opened
+from symbiont_datad.jobs.repository import locked, opened
 from symbiont_datad.quantities import Share
 from symbiont_datad.report import Outcome
 from symbiont_datad.restic.backend import FileKind
@@ -235,3 +235,30 @@ def test_a_repository_with_a_password_of_its_own(settings: JobSettings, tmp_path
     ran = run("backup", settings, now=time.time())
     assert (Outcome.FAILED, 12) == (ran.report.outcome, ran.report.exit_code)
     assert 1 == len(snapshots(secret))
+
+
+def test_what_hinders_a_prune_hinders_no_backup(settings: JobSettings, tmp_path: Path) -> None:
+    """Somebody else at work there puts it off; a pack that is gone is told of. The snapshot is made all the same."""
+    now = time.time()
+    run("backup", settings, now=now)
+    with locked(opened(settings.repository)):
+        ran = run("backup", settings, now=now + 2 * 3600)
+    assert (Outcome.DONE, ["snapshot_created", "prune_skipped"]) == (ran.report.outcome, ran.told)
+    for pack in (tmp_path / "backups/data").glob("*/*"):
+        pack.unlink()
+    ran = run("backup", settings, now=now + 4 * 3600)
+    assert "snapshot_created" in ran.told
+    assert ["not_pruned"] == [one.kind for one in ran.report.findings]
+    assert "`symbiont-datad verify` tells what is broken" == ran.report.findings[0].remedy
+
+
+def test_a_root_beside_the_tree_that_is_away_is_told(settings: JobSettings, tmp_path: Path) -> None:
+    """It is in no snapshot, and the rest is."""
+    away = str(tmp_path / "away")
+    settings = replace(settings, vectors=replace(settings.vectors, extra_roots=(away,)))
+    ran = run("backup", settings, now=time.time())
+    assert (Outcome.LEFT, [("not_in_snapshot", away, "No such file or directory")], 3) == (
+        ran.report.outcome,
+        [(one.kind, one.path, one.detail) for one in ran.report.findings],
+        ran.report.counts["files"],
+    )
