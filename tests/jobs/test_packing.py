@@ -16,6 +16,7 @@ from symbiont_datad.jobs.context import JobSettings, RepositorySettings
 from symbiont_datad.jobs.secrets import Secrets
 from symbiont_datad.report import Outcome
 from symbiont_datad.retention.rules import Rule
+from tests.cli.test_restore import small_disk
 from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, write
 
 RULE = Rule("history", "prompts/history", whole=True, pack_after_s=7 * DAY)
@@ -195,3 +196,27 @@ def test_killed_at_any_step_the_next_run_finishes(
     with (history / "2026-10-01.tar.zst").open("rb") as file:
         assert 5 == len(list(members(file)))
     assert Outcome.DONE is run("clean", settings, now=NOW + 3 * DAY).report.outcome
+
+
+def test_on_a_full_disk_the_day_stays_as_it_is(tmp_path: Path) -> None:
+    """What was begun is removed again, and the reason is told."""
+    with small_disk(tmp_path / "disk", "1200k") as disk:
+        settings = settings_for(disk, RULE)
+        history = history_in(disk)
+        large = write(history / "2026-10-01/large", os.urandom(700_000), age_s=40 * DAY)
+        ran = run("clean", settings)
+        assert Outcome.LEFT is ran.report.outcome
+        (finding,) = ran.report.findings
+        assert ("prompts/history/2026-10-01", True) == (finding.path, "No space left on device" in finding.detail)
+        assert ["2026-10-01", *PACKED[1:]] == names(history)
+        assert 700_000 == large.stat().st_size
+        assert [] == os.listdir(disk / "data/.quarantine")
+
+
+def test_somebody_elses_file_of_that_name_stays(tmp_path: Path) -> None:
+    """What has the packed file's name and is no packed file; the day gets a number."""
+    history = history_in(tmp_path)
+    write(history / "2026-10-01.tar.zst", b"notes of my own", age_s=DAY)
+    run("clean", settings_for(tmp_path, RULE))
+    assert "2026-10-01-2.tar.zst" in names(history)
+    assert b"notes of my own" == (history / "2026-10-01.tar.zst").read_bytes()
