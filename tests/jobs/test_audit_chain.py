@@ -16,6 +16,7 @@ from symbiont_datad.jobs.context import JobSettings
 from symbiont_datad.report import Severity
 from symbiont_datad.retention.logs import LogRule
 from symbiont_datad.retention.rules import Rule
+from tests.conftest import AsNobody
 from tests.jobs.log_writing import EVERYTHING, archives_of, lines, log_settings_for
 from tests.jobs.making import DAY, NOW, ledger_of, run
 
@@ -234,3 +235,35 @@ def test_what_cant_be_read_is_said(tmp_path: Path) -> None:
     manifest(settings).mkdir()
     (finding,) = verify(settings)
     assert ("audit_unread", Severity.WARNING) == (finding.kind, finding.severity)
+
+
+def test_an_archive_that_is_there_again_is_found(settings: JobSettings) -> None:
+    """The manifest says that a rule has removed it: somebody has put one there since."""
+    archives = rotations(settings, 0)
+    AuditChain(settings).add_removed(f"logs/audit/{archives[0].name}", "too old", NOW)
+    assert [("audit_archive_unlisted", archives[0].name)] == found(settings)
+    archives[0].unlink()
+    assert [] == found(settings)
+
+
+def test_a_file_in_the_place_of_the_directory_is_no_news(settings: JobSettings) -> None:
+    """The guard tells of it; that all archives are gone is told when there is a directory again."""
+    audit = Path(settings.layout.root) / "logs/audit"
+    audit.rename(audit.with_name("moved"))
+    audit.write_bytes(b"")
+    assert [] == found(settings)
+
+
+def test_archives_that_others_may_not_read_are_told(open_path: Path, as_nobody: AsNobody) -> None:
+    """Each with its name, and none is taken for altered."""
+    settings = log_settings_for(open_path)
+    archives = rotations(settings)
+    manifest(settings).chmod(0o644)
+    for path in (open_path / "datad", *(open_path / "datad").rglob("*")):
+        path.chmod(0o755)
+    for path in archives:
+        path.chmod(0o600)
+    findings = as_nobody(lambda: verify(settings))
+    assert {("audit_unread", f"logs/audit/{path.name}") for path in archives} == {
+        (finding.kind, finding.path) for finding in findings
+    }
