@@ -4,7 +4,7 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symbiont_datad.restic import scrub
 from symbiont_datad.restic.backend import FileKind
 from symbiont_datad.restic.checker import Checked, Progress, check
 from symbiont_datad.restic.errors import Interrupted, Missing, RepositoryError, Unavailable
@@ -174,6 +175,39 @@ class TestWhole:
             asked = 0
             with pytest.raises(Interrupted):
                 check(reopen(made.path), choose=sorted, stopping=stopping)
+
+
+class TestProcesses:
+    """Much data of a repository in a directory is read by processes; what they find is the same."""
+
+    @pytest.fixture(autouse=True)
+    def _always(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(scrub, "_MANY", 0)
+
+    def test_damage_is_found(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whole packs are read whole; a flipped bit and a pack that has gone are told as they are without processes."""
+        found = check_all(reopen(made.path))
+        assert ((), sorted(found.packs)) == (found.problems, sorted(found.verified))
+        flip(made.of("data")[0], 80)
+        made.of("data")[1].unlink()
+        problems = check_all(reopen(made.path)).problems
+        monkeypatch.setattr(scrub, "_MANY", 1 << 40)
+        assert check_all(reopen(made.path)).problems == problems
+        assert 2 <= len(problems)
+
+    def test_a_pack_that_goes_meanwhile(self, made: Made) -> None:
+        """It was there when the packs were listed."""
+        goes = made.of("data")[0]
+        asked = 0
+
+        def choose(_packs: Mapping[str, int]) -> list[str]:
+            nonlocal asked
+            asked += 1  # before the processes start, and when all is listed
+            if asked == 2:
+                goes.unlink()
+            return [goes.name]
+
+        assert relative(made, goes) in named(check(reopen(made.path), choose=choose))
 
 
 class TestFlippedBits:
