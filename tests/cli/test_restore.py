@@ -408,6 +408,27 @@ def test_a_full_disk_changes_nothing_in_place(
         assert {**before, QUARANTINE: {}} == read_tree(root)
 
 
+def test_what_can_not_be_swapped_is_told_with_what_was(datad: Datad, root: Path, backup: str) -> None:
+    """A mount in a directory's place can't be renamed: what came before it is restored, it is as it was."""
+    (root / "logs" / "audit" / "later.log").write_bytes(b"later")
+    mount = root / "prompts" / "templates"
+    if os.geteuid() != 0 or subprocess.run(["mount", "--bind", mount, mount], timeout=10).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        done = datad("restore", "latest", "logs", "prompts/templates", "--in-place")
+    finally:
+        subprocess.run(["umount", mount], check=True, timeout=10)
+    assert (1, "") == (done.returncode, done.stdout)
+    first, second = done.stderr.splitlines()
+    assert first.startswith("symbiont-datad: logs: is restored; what was there is .quarantine/")
+    assert (
+        "symbiont-datad: prompts/templates: can't be put in place: Device or resource busy; "
+        "it is as it was, and so are those after it"
+    ) == second
+    assert DATA == live(root)
+    assert ["later.log" in str(item) for item in in_quarantine(root).values()] == [True]
+
+
 def test_a_directory_that_is_gone_is_made_again(datad: Datad, root: Path, backup: str) -> None:
     """Only what was asked for is in it."""
     shutil.rmtree(root / "state")

@@ -156,3 +156,13 @@ def test_usage_measures_roots_beside_the_tree(settings: JobSettings, tmp_path: P
     run("usage", replace(settings, vectors=VectorSettings(extra_roots=(str(tmp_path / "vectors"),))))
     with ledger_of(settings) as ledger:
         assert (1, 7) in [(one.files, one.bytes) for one in ledger.usage()[0] if one.category == f"{tmp_path}/vectors"]
+
+
+def test_what_can_not_be_written_is_told(settings: JobSettings, tmp_path: Path) -> None:
+    """A file where the descriptions belong: each that is missing is a finding, and nothing else suffers."""
+    (tmp_path / PLACE).rmdir()
+    (tmp_path / PLACE).write_bytes(b"in the way")
+    ran = run("vectors", settings)
+    unwritten = sorted(Path(one.path).name for one in ran.report.findings if one.kind == "metadata_unwritten")
+    assert (Outcome.LEFT, ["memories.json", "notes.json"]) == (ran.report.outcome, unwritten)
+    assert b"in the way" == (tmp_path / PLACE).read_bytes()
