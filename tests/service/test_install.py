@@ -163,7 +163,7 @@ def test_a_manager_that_is_not_there_can_not_be_asked(tmp_path: Path, monkeypatc
 
 def test_a_user_of_the_machine() -> None:
     """By name and by number; one that there isn't is told."""
-    assert Account("root", 0, "/root") == account("root") == account(0)
+    assert (0, True) == (account("root").uid, account("root") == account(0))
     with pytest.raises(DatadError, match="nobody-of-that-name: this machine knows no such user"):
         account("nobody-of-that-name")
 
