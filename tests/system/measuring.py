@@ -53,12 +53,12 @@ def prepare(root: Path, settings: Path) -> None:
     there.parent.mkdir()
     shutil.copy(settings, there)
     variables = " ".join(f"{name}={value}" for name, value in _VARIABLES.items())
-    files = {
-        "system.conf.d/coverage.conf": f"[Manager]\nDefaultEnvironment={variables}\n",
-        "user.conf.d/coverage.conf": f"[Manager]\nDefaultEnvironment={variables}\n",
-        "system/service.d/coverage.conf": f"[Service]\nReadWritePaths=-{_DATA}\n",
-    }
+    managers = dict.fromkeys(("system", "user"), f"[Manager]\nDefaultEnvironment={variables}\n")
+    files = {f"etc/systemd/{kind}.conf.d/coverage.conf": text for kind, text in managers.items()}
+    for unit in ("symbiont-datad.service", "symbiont-datad@.service"):
+        # Not in /etc, where tests remove drop-ins.
+        files[f"usr/local/lib/systemd/system/{unit}.d/coverage.conf"] = f"[Service]\nReadWritePaths=-{_DATA}\n"
     for name, text in files.items():
-        path = root / "etc/systemd" / name
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
