@@ -6,12 +6,12 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from symbiont_datad.fsops.copy import Encoding
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.fsops.walk import walk
+from symbiont_datad.migrate import workers
 from symbiont_datad.migrate.content import Question
 from symbiont_datad.migrate.workers import (
     CHANGED,
@@ -61,13 +61,13 @@ class Place:
 
     def look(self, orders: list[Looking]) -> list[Seen | Trouble | None]:
         """What came out."""
-        with Workers() as workers:
-            return workers.look(self.root, orders, lambda *_: None)
+        with Workers() as own:
+            return own.look(self.root, orders, lambda *_: None)
 
     def make(self, orders: list[Making]) -> list[Made | Trouble | None]:
         """What came out."""
-        with Workers() as workers:
-            return workers.make(self.root, orders, lambda *_: None, self.stage, cloning=False)
+        with Workers() as own:
+            return own.make(self.root, orders, lambda *_: None, self.stage, cloning=False)
 
 
 @pytest.fixture
@@ -142,34 +142,34 @@ def test_a_file_that_may_not_be_so_large_is_no_room(place: Place) -> None:
 
 def test_it_stops_between_two_pieces(place: Place) -> None:
     """What is left then has no answer."""
-    with Workers(lambda: True) as workers:
-        assert [None] * 3 == workers.look(place.root, place.orders(), lambda *_: None)
+    with Workers(lambda: True) as own:
+        assert [None] * 3 == own.look(place.root, place.orders(), lambda *_: None)
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> Place:
-    """More files than are done without processes."""
-    build_tree(tmp_path, {"files": {f"{number:04}": b"%d" % number for number in range(1200)}, "stage": {}})
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """More files than are done without processes, or in one piece."""
+    monkeypatch.setattr(workers, "_FEW", 10)
+    monkeypatch.setattr(workers, "_PIECE", 8)
+    build_tree(tmp_path, {"files": {f"{number:04}": b"%d" % number for number in range(60)}, "stage": {}})
     return Place(tmp_path)
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_processes_and_we_say_the_same(many: Place, killed: bool) -> None:
+def test_processes_and_we_say_the_same(many: Place, killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many files processes help; when they are killed the work is done here, and nothing is missing."""
-    with Workers() as workers:
-        workers._count = 2  # as on a machine with two cores
-        workers.expect(len(many.orders()))
-        assert workers._crew is not None
+    with Workers() as helped:
+        helped._count = 2  # as on a machine with two cores
+        helped.expect(len(many.orders()))
+        assert helped._crew is not None
         if killed:
-            for member in workers._crew._members:
+            for member in helped._crew._members:
                 member._process.send_signal(signal.SIGKILL)
                 member._process.wait()
-        looked = workers.look(many.root, many.orders(), lambda *_: None)
-        made = workers.make(many.root, many.makings(), lambda *_: None, many.stage, cloning=False)
-    assert looked == many.look(many.orders()[:500]) + many.look(many.orders()[500:1000]) + many.look(
-        many.orders()[1000:]
-    )
+        looked = helped.look(many.root, many.orders(), lambda *_: None)
+        made = helped.make(many.root, many.makings(), lambda *_: None, many.stage, cloning=False)
+    monkeypatch.setattr(workers, "_FEW", 1000)
+    assert many.look(many.orders()) == looked
     for number, one in enumerate(made):
         assert isinstance(one, Made)
-        assert b"%d" % number == (Path(many.stage) / one.name).read_bytes()
-        assert msgspec.structs.astuple(one)[1] is Encoding.AS_IS
+        assert (b"%d" % number, Encoding.AS_IS) == ((Path(many.stage) / one.name).read_bytes(), one.encoding)
