@@ -15,6 +15,7 @@ from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
 from symbiont_datad.ledger_totals import ActionTotal, CountTotal, RunTotal
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
+from tests.torture.disk import Disk
 
 
 @pytest.fixture
@@ -387,3 +388,35 @@ def test_findings_are_counted_by_kind(path: Path) -> None:
         found = [Finding("unread", name, Severity.WARNING, "") for name in ("a", "b")]
         ledger.replace_findings("usage", [*found, Finding("repository_damaged", "", Severity.ERROR, "")], 1.0)
         assert {("unread", "warning"): 2, ("repository_damaged", "error"): 1} == ledger.count_findings()
+
+
+ON_BTRFS = """
+import os, sys
+from pathlib import Path
+from symbiont_datad.ledger import Ledger, LedgerError
+
+with Ledger(Path(sys.argv[1])) as ledger:
+    ledger.begin_run("sweep", 1.0)
+    os.sync()
+    print("written", flush=True)
+    sys.stdin.readline()
+    try:
+        ledger.begin_run("sweep", 2.0)
+    except LedgerError:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_nobody_on_btrfs(tmp_path: Path) -> None:
+    """There what is mapped needs room to be changed, unless it is written over in place."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    with Disk("btrfs", tmp_path) as disk:
+        command = [sys.executable, "-c", ON_BTRFS, str(disk.at / "datad/ledger.db")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert b"written\n" == process.stdout.readline()
+            disk.fill()
+            process.communicate(b"\n")
+        assert 0 == process.returncode

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 from symbiont_datad import ledger_prompts, ledger_totals, ledger_trim
+from symbiont_datad.fsops.in_place import keep_in_place
 from symbiont_datad.ledger_events import marks
 from symbiont_datad.ledger_prompts import Counted, Executions
 from symbiont_datad.ledger_questions import Questions
@@ -88,6 +89,7 @@ class Ledger(Questions):
                 raise LedgerError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keep_in_place(path.parent)
         try:
             self._db = self._open()
         except sqlite3.OperationalError as error:  # locked, full, not permitted: the file itself may be whole
