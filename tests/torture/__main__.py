@@ -9,24 +9,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
-from tests.torture.workload import Torture, Violation
+from tests.torture.model import Violation
+from tests.torture.plan import FILE_SYSTEMS, Plan, Scene, plan_of
+from tests.torture.workload import plan_for, shrink, torture
 
 ROUND = 60
 """Steps of one seed."""
-_SETTLE = 20
 
 
-def torture(base: Path, seed: int, steps: int = ROUND) -> Counter[str]:
-    """One run; hand back how often each step was done. Raises Violation."""
-    with Torture(base, seed) as one:
-        for number in range(steps):
-            one.step()
-            if number % _SETTLE == _SETTLE - 1:
-                one.settle()
-        one.finish()
-        return Counter(one.done)
+def scene_of(seed: int, on: str) -> Scene:
+    """Every other seed has the tree on a volume of its own, and every third one an object store."""
+    return Scene(on, volume=bool(on) and seed % 2 == 1, s3=seed % 3 == 2)
 
 
 def main() -> int:
@@ -36,23 +32,43 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one, and then those after it")
     parser.add_argument("--steps", type=int, default=ROUND, help=f"steps of one seed ({ROUND})")
     parser.add_argument(
-        "--in", dest="base", type=Path, help="a directory of the file system to use; else a temporary one"
+        "--on", choices=FILE_SYSTEMS, default="", help="the file system to make for it; it can fill up and be unmounted"
     )
+    parser.add_argument("--plan", type=Path, help="the steps that are written down in this file, once")
+    parser.add_argument("--tries", type=int, default=20, help="runs to find fewer steps that fail as well (20)")
+    parser.add_argument("--in", dest="base", type=Path, help="a directory to work in; else a temporary one")
     given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.randrange(10**6)
-    until, steps, seeds = time.monotonic() + given.minutes * 60, Counter[str](), 0
-    while seeds == 0 or time.monotonic() < until:
+    if given.plan is not None:
+        plans = iter([plan_of(given.plan.read_text())])
+    else:
+        first = given.seed if given.seed is not None else random.randrange(10**6)
+        plans = (plan_for(seed, scene_of(seed, given.on), given.steps) for seed in count(first))
+    begun, steps, seeds, grew = time.monotonic(), Counter[str](), 0, (0, 0)
+    for plan in plans:
         base = Path(tempfile.mkdtemp(prefix="torture-", dir=given.base))
-        print(f"seed {seed} in {base}", flush=True)
+        print(f"seed {plan.seed} in {base}: {plan.scene}, {len(plan.steps)} steps", flush=True)
         try:
-            steps += torture(base, seed, given.steps)
+            ran = torture(base, plan)
         except Violation as violation:
-            print(f"seed {seed}: {violation}\nkept: {base}\nagain: scripts/torture --seed {seed} --steps {given.steps}")
+            print(f"seed {plan.seed}: {violation}\nagain: scripts/torture --plan {base}/plan.json", flush=True)
+            shortened(base, plan, given.tries)
             return 1
         shutil.rmtree(base)
-        seed, seeds = seed + 1, seeds + 1
-    print(f"{seeds} seeds, {steps.total()} steps, no violation: {dict(steps.most_common())}")
+        steps, seeds, grew = steps + ran.steps, seeds + 1, (max(grew[0], ran.grew_bytes), max(grew[1], ran.grew_fds))
+        if time.monotonic() > begun + given.minutes * 60:
+            break
+    took = (time.monotonic() - begun) / 60
+    print(f"{seeds} seeds, {steps.total()} steps, {took:.1f} minutes, no violation: {dict(steps.most_common())}")
+    print(f"a daemon grew by {grew[0] / 2**20:.1f} MiB and {grew[1]} descriptors at most")
     return 0
+
+
+def shortened(base: Path, plan: Plan, tries: int) -> None:
+    """Look for fewer steps that fail, and write them down."""
+    if tries:
+        short = shrink(base, plan, tries, lambda told: print(told[:400], flush=True))
+        (base / "short.json").write_text(short.to_text())
+        print(f"{len(short.steps)} of {len(plan.steps)} steps: scripts/torture --plan {base}/short.json", flush=True)
 
 
 if __name__ == "__main__":
