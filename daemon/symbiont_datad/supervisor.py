@@ -97,13 +97,14 @@ class Supervisor:
 
     def run(self) -> ExitCode:
         """Keep the tree until a signal says to stop. Raises SettingsError or Locked when it can't begin."""
+        begun = time.monotonic()
         open_standard_streams()
         with self._signals(), ExitStack() as stack:
             self._startup(stack)
             self._main_loop()
             self._notifier.stopping()
             self._notifier.close()
-        emit("daemon_stopped", ran_for_s=round(time.time() - self._started_at))
+        emit("daemon_stopped", ran_for_s=round(time.monotonic() - begun))
         return ExitCode.DONE
 
     # Startup

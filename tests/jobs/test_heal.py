@@ -224,6 +224,22 @@ def test_newest_of_backups_and_snapshots_wins(settings: JobSettings, snapshot_ag
     assert expected in ran.report.findings[0].detail
 
 
+def test_a_clock_that_was_ahead_brings_no_older_state_back(settings: JobSettings) -> None:
+    """What was saved since it was set right wins over snapshots that bear later times, and over older ones."""
+    path, now = place(settings, "a"), time.time()
+    saved(settings, path, content("a", text="oldest"), now - DAY)
+    saved(settings, path, content("a", text="while it was ahead"), now + DAY)
+    path.write_bytes(content("a", text="broken")[:60])
+    backup = agents(settings) / backup_name(contexts.agent_id("a"), int(now), gzip=True)
+    backup.write_bytes(content("a", text="since"))
+    sweep(settings, now=now + 3600)
+    assert content("a", text="since") == path.read_bytes()
+    path.write_bytes(content("a", text="broken")[:60])
+    backup.unlink()
+    sweep(settings, now=now + 7200)
+    assert content("a", text="oldest") == path.read_bytes()
+
+
 def test_a_snapshot_that_holds_the_damage_is_passed_over(settings: JobSettings) -> None:
     """The broken file is in the newer snapshots too; the newest whole one counts."""
     path = place(settings, "a")

@@ -1,5 +1,6 @@
 """Which contexts are healed, and with what: decisions on plain values."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -172,6 +173,17 @@ def test_the_version_that_was_in_place_last_wins() -> None:
     late = version(Source.BACKUP, 300, 10)
     assert late == choose(a_case(), [newer, late])
     assert choose(a_case(), []) is None
+
+
+def test_what_claims_to_be_younger_than_the_damage_comes_last() -> None:
+    """The clock was ahead when it was made: what was made since it was set back bears earlier times."""
+    ahead, since = version(Source.SNAPSHOT, 5000, 50), version(Source.BACKUP, 999)
+    ahead = replace(ahead, path=f"{AGENTS}/a.json.gz")
+    assert since == choose(a_case(), [ahead, since])
+    assert ahead == choose(a_case(), [ahead])
+    other_mode = replace(ahead, path=f"{AGENTS}/a.json")
+    assert other_mode == choose(a_case(), [other_mode, since])
+    assert ahead == choose(a_case(there=None, other=Judged(file("a.json"), CUT)), [ahead, since])
 
 
 def test_the_file_in_the_other_mode_is_compared_by_what_it_says() -> None:

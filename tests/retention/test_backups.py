@@ -25,9 +25,12 @@ class Asked:
         return one.seconds in self.whole
 
 
-def gone(backups: list[Backup], keep: int, parses: Asked, context_parses: bool = False) -> list[int]:
+def gone(
+    backups: list[Backup], keep: int, parses: Asked, context_parses: bool = False, broken_at: float | None = None
+) -> list[int]:
     """The times of the backups that a rotation removes."""
-    return [one.backup.seconds for one in rotate(backups, keep, context_parses=context_parses, parses=parses)]
+    rotated = rotate(backups, keep, context_parses=context_parses, parses=parses, broken_at=broken_at)
+    return [one.backup.seconds for one in rotated]
 
 
 def test_nothing_goes_and_nothing_is_read_without_a_surplus() -> None:
@@ -94,3 +97,10 @@ def test_no_rotation_loses_the_newest_good_state(whole: list[bool], keep: int, c
     if any(whole) and not context_parses:
         assert max(parses.whole) not in removed
     assert [] == gone(left, keep, parses, context_parses)
+
+
+def test_backups_from_a_time_when_the_clock_was_ahead_take_nobodys_place() -> None:
+    """They are older than the one that was made just before the context broke, whatever their names say."""
+    backups = [backup(n) for n in (100, 5000, 5001, 5002)]
+    assert [5000] == gone(backups, 3, Asked(100, 5000, 5001, 5002), broken_at=100.2)
+    assert [100] == gone(backups, 3, Asked(100, 5000, 5001, 5002))

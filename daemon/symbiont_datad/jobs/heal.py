@@ -30,7 +30,7 @@ from symbiont_datad.jobs.healing import (
     mode_in_force,
     ways_of_another_version,
 )  # fmt: skip
-from symbiont_datad.jobs.judging import Judges, newest_first
+from symbiont_datad.jobs.judging import Judges
 from symbiont_datad.jobs.past import Past
 from symbiont_datad.jobs.removal import Book
 from symbiont_datad.jobs.state_files import StateFile, StateFiles, is_stranger
@@ -38,6 +38,7 @@ from symbiont_datad.layout import Category
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import DAY, format_duration
 from symbiont_datad.report import HEALING, Action, Finding, Severity, printable
+from symbiont_datad.retention.backups import newest_first
 
 RULE = "state.heal"
 RESTORED, CONVERTED, QUARANTINED = HEALING

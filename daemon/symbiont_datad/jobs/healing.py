@@ -11,8 +11,9 @@ from enum import StrEnum
 
 from symbiont_datad.formats.context import BY_SCHEMA, Damage, Verdict
 from symbiont_datad.formats.state_name import context_name
+from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.jobs.state_files import StateFile
-from symbiont_datad.retention.backups import Backup
+from symbiont_datad.retention.backups import Backup, in_time
 
 
 class Source(StrEnum):
@@ -88,6 +89,11 @@ class Case:
         return found
 
     @property
+    def broken_at(self) -> float | None:
+        """When what the runtime loads was last changed, if that is damaged, in seconds since the epoch."""
+        return None if self.there is None or self.there.whole else changed_at(self.there.file.entry)
+
+    @property
     def kept(self) -> bool:
         """Whether what is there is right, and only another file goes."""
         return self.own is not None and self.own is self.there and self.own.verdict.good
@@ -127,6 +133,11 @@ def mode_in_force(setting: str, contexts: Iterable[StateFile], backups: Mapping[
     if count[True] == count[False] or newest[most] < newest[not most]:
         return None
     return most
+
+
+def changed_at(entry: Entry) -> float:
+    """When a file was last changed, in seconds since the epoch, as far as nobody can set it."""
+    return max(entry.ctime_ns, entry.mtime_ns) / 1e9
 
 
 def made_at(backup: Backup) -> float:
@@ -193,13 +204,20 @@ def choose(case: Case, past: Iterable[Version]) -> Version | None:
     Among those of the past the one that was in its place last wins: a backup is what was there when the runtime saved,
     a snapshot has what was there when it was made. What a version says of itself does not count here: whoever has put
     an older state back by hand wants that one. Only the agent's file in the other mode, of which nobody knows how long
-    it has been the agent's state, is compared by what it says.
+    it has been the agent's state, is compared by what it says. A version that claims to be younger than the damage
+    (`in_time`) is taken only where there is no other.
     """
-    newest = max(past, key=lambda version: (version.seen_at, version.source, version.path), default=None)
+    newest = max(past, key=lambda one: (_in_time(one, case), one.seen_at, one.source, one.path), default=None)
     own = case.version_of_own()
     if own is None or newest is None:
         return own or newest
     return own if own.at >= newest.at else newest
+
+
+def _in_time(version: Version, case: Case) -> bool:
+    """In the other mode it may be younger than the damage."""
+    same = version.source is not Source.SNAPSHOT or version.path == case.target
+    return not same or in_time(version.seen_at, case.broken_at)
 
 
 def ways_of_another_version(

@@ -3,7 +3,7 @@
 What was judged is left in the ledger as marks, one a file: inode, size, time and verdict.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -185,11 +185,6 @@ class Judges:
             self._folder = None
             self._folder = folder, self._held.enter_context(self._context.layout.tree.directory(folder))
         return self._folder[1], name
-
-
-def newest_first(backups: Iterable[Backup]) -> list[Backup]:
-    """Backups in the order of the times in their names; ties go by the names."""
-    return sorted(backups, key=lambda backup: (backup.seconds, backup.entry.path), reverse=True)
 
 
 def _identity(entry: Entry) -> str:

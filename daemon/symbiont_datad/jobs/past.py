@@ -12,11 +12,11 @@ from symbiont_datad.formats.state_name import StateName, context_name, name_of
 from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.healing import Case, Source, Version, made_at
-from symbiont_datad.jobs.judging import Judges, newest_first
+from symbiont_datad.jobs.judging import Judges
 from symbiont_datad.jobs.state_files import StateFiles
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.quantities import DAY
-from symbiont_datad.retention.backups import Backup
+from symbiont_datad.retention.backups import Backup, newest_first
 
 if TYPE_CHECKING:
     from symbiont_datad.jobs.saved_contexts import SavedContext, SavedContexts
@@ -90,7 +90,7 @@ class Past:
     # Backups
 
     def _in_backups(self, case: Case) -> list[Version]:
-        for backup in newest_first(self._files.backups.get(case.agent, ())):
+        for backup in newest_first(self._files.backups.get(case.agent, ()), case.broken_at):
             if backup.name.sealed != case.sealed or not self._trusted(case, backup.entry.uid, backup.entry.nlink):
                 continue
             if not self._judges.parses(backup):
@@ -120,7 +120,9 @@ class Past:
 
         try:
             self._saved = SavedContexts(self._context)
-            self._found = self._saved.newest({target: _names(case) for target, case in by_target.items()}, judge)
+            broken_at = {os.path.basename(case.target): at for case in cases if (at := case.broken_at) is not None}
+            names = {target: _names(case) for target, case in by_target.items()}
+            self._found = self._saved.newest(names, judge, broken_at)
         except errors.Interrupted:
             raise
         except errors.NoRepository:

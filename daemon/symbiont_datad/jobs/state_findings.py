@@ -8,9 +8,10 @@ from symbiont_datad.formats.context import Damage, Document, Verdict
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.heal import Healed
 from symbiont_datad.jobs.healing import mode_in_force
-from symbiont_datad.jobs.judging import Judges, newest_first
+from symbiont_datad.jobs.judging import Judges
 from symbiont_datad.jobs.state_files import StateFile, StateFiles, is_stranger
 from symbiont_datad.report import Finding, Severity, printable
+from symbiont_datad.retention.backups import newest_first
 
 ALIKE = 20
 """Files of another version's schema, each told of; those above are counted."""

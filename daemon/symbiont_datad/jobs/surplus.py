@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from symbiont_datad.events import emit
 from symbiont_datad.formats.context import Verdict
 from symbiont_datad.jobs.context import JobContext
+from symbiont_datad.jobs.healing import changed_at
 from symbiont_datad.jobs.judging import Judges
 from symbiont_datad.jobs.removal import Book, Planned, remove_recorded
 from symbiont_datad.jobs.state_files import StateFiles
@@ -29,13 +30,20 @@ def remove_surplus(context: JobContext, judges: Judges, files: StateFiles, verdi
     """Remove surplus backups, after the contexts were judged (`verdicts`, by path). See `retention.backups`."""
     keep = context.settings.backup_count
     good = {file.name.agent for file in files.contexts if _is_good(verdicts.get(file.path))}
-    whole = good.difference(file.name.agent for file in files.contexts if not _is_good(verdicts.get(file.path)))
+    broken = [file for file in files.contexts if not _is_good(verdicts.get(file.path))]
+    broken_at: dict[str, float] = {}
+    for file in broken:
+        broken_at[file.name.agent] = max(changed_at(file.entry), broken_at.get(file.name.agent, 0.0))
+    whole = good.difference(broken_at)
     planned: list[Planned] = []
     context.progress.begin("check backups", len(files.backups))
     for agent, backups in files.backups.items():
         context.progress.files += 1
         if len(backups) > keep and not context.stopping():
-            for backup, reason in rotate(backups, keep, context_parses=agent in whole, parses=judges.parses):
+            at = broken_at.get(agent)
+            for backup, reason in rotate(
+                backups, keep, context_parses=agent in whole, parses=judges.parses, broken_at=at
+            ):
                 action = Action("backup_rotated", backup.entry.path, "backup_count", reason, backup.entry.size)
                 planned.append(Planned(backup.entry, action))
     planned.sort(key=lambda one: one.entry.path)
