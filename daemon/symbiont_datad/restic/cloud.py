@@ -199,6 +199,8 @@ class CloudBackend:
             return RepositoryError(f"no credentials for {where} were found: set {self._cloud.needed}")
         if status == 507 or code in _FULL:
             return NoSpace(f"{where} has no room left ({answer})")
+        if code == "RequestTimeTooSkewed":
+            return RepositoryError(f"{where} can't be {done}: this machine's clock is wrong ({answer}); set it")
         if status in (401, 403) or isinstance(error, PermissionDeniedError | UnauthenticatedError):
             return RepositoryError(
                 f"{where} can't be {done} with these credentials ({answer}): check {self._cloud.needed}"

@@ -224,6 +224,7 @@ def code(word: str) -> str:
     ("answer", "error", "message"),
     [
         (Answer(403, code("SignatureDoesNotMatch")), RepositoryError, r"403 SignatureDoesNotMatch\): check AWS_ACC"),
+        (Answer(403, code("RequestTimeTooSkewed")), RepositoryError, "this machine's clock is wrong .*; set it"),
         (Answer(401), RepositoryError, r"401\): check AWS_ACCESS_KEY_ID"),
         (Answer(404, code("NoSuchBucket")), NoRepository, "there is no bucket bucket"),
         (Answer(400, code("AuthorizationHeaderMalformed")), RepositoryError, "another region; set AWS_REGION"),
