@@ -1,5 +1,6 @@
 """All that one run consists of: a disk, a clock, a repository somewhere, a daemon, writers of logs, and the model."""
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -218,4 +219,4 @@ class Machine:
 
 def is_full(error: OSError) -> bool:
     """Whether it means that the disk is full."""
-    return error.errno == 28
+    return error.errno == errno.ENOSPC
