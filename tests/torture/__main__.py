@@ -51,7 +51,7 @@ def main() -> int:
             ran = torture(base, plan)
         except Violation as violation:
             print(f"seed {plan.seed}: {violation}\nagain: scripts/torture --plan {base}/plan.json", flush=True)
-            shortened(base, plan, given.tries)
+            shortened(base, plan.with_steps(plan.steps[: violation.steps]), given.tries)
             return 1
         shutil.rmtree(base)
         steps, seeds, grew = steps + ran.steps, seeds + 1, (max(grew[0], ran.grew_bytes), max(grew[1], ran.grew_fds))
@@ -64,8 +64,8 @@ def main() -> int:
 
 
 def shortened(base: Path, plan: Plan, tries: int) -> None:
-    """Look for fewer steps that fail, and write them down."""
-    if tries:
+    """Look for fewer steps that fail, and write them down. (No step came after the one that failed.)"""
+    if tries and plan.steps:
         short = shrink(base, plan, tries, lambda told: print(told[:400], flush=True))
         (base / "short.json").write_text(short.to_text())
         print(f"{len(short.steps)} of {len(plan.steps)} steps: scripts/torture --plan {base}/short.json", flush=True)

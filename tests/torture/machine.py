@@ -209,7 +209,8 @@ class Machine:
 
     def violation(self, what: str) -> Violation:
         """What to raise when something is not as it must be."""
-        return Violation(f"after {len(self.done)} steps, the last ones {self.done[-10:]}: {what}")
+        number = len(self.done)
+        return Violation(f"after {number} steps, the last ones {self.done[-10:]}: {what}", number)
 
     def check(self, true: bool, what: str) -> None:
         """Raises Violation."""

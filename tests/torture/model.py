@@ -10,7 +10,11 @@ HELD = ("logs/agents/held.log", "logs/audit/mode-b.jsonl")
 
 
 class Violation(AssertionError):
-    """Something that must be true is not."""
+    """Something that must be true is not. `steps`: how many had been done."""
+
+    def __init__(self, what: str, steps: int) -> None:
+        super().__init__(what)
+        self.steps = steps
 
 
 @dataclass(slots=True)

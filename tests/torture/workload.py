@@ -77,7 +77,7 @@ def torture(base: Path, plan: Plan) -> Ran:
 
 
 def shrink(base: Path, plan: Plan, tries: int, tell: Callable[[str], None]) -> Plan:
-    """A shorter plan that fails, too; each try is a run in a directory of its own below `base`."""
+    """A shorter plan that fails, too, of one that does; each try is a run in a directory of its own below `base`."""
     number = 0
 
     def fails(steps: Sequence[Step]) -> bool:
