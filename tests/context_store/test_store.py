@@ -171,6 +171,19 @@ def test_the_newest_backups_stay(tmp_path: Path, clock: list[float], zipped: boo
     assert contexts.plain(contexts.context("agent", text="2")) == (gzip.decompress(backup) if zipped else backup)
 
 
+def test_the_backup_of_this_save_stays_when_the_clock_was_set_back(tmp_path: Path, clock: list[float]) -> None:
+    """What was saved while it was ahead bears later times, and is older all the same."""
+    one = ContextStore(config(tmp_path, backup_count=2))
+    for number in range(3):
+        one.save(contexts.context("agent", text=str(number)))
+        clock[0] += 10
+    clock[0] -= 3600
+    one.save(contexts.context("agent", text="set back"))
+    backup = agents(tmp_path) / f"{AGENT}.json.backup.{int(clock[0])}.json"
+    assert contexts.plain(contexts.context("agent", text="2")) == gzip.decompress(backup.read_bytes())
+    assert 3 == len(names(tmp_path))
+
+
 def test_backups_of_other_processes_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The directory is not listed at each save, but now and then."""
     one, two = (ContextStore(config(tmp_path, backup_count=1)) for _ in range(2))

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 
 from symbiont_datad.context_store.files import meaning_of
@@ -24,14 +24,18 @@ class Backups:
         self._known: dict[str, set[str]] = {}
         self._listed_at = -_LIST_EVERY_S
 
-    def rotate(self, fd: int, agent: str, made: Iterable[str], keep: int) -> None:
-        """Remove all but the newest `keep` backups of an agent, whose context is whole. `fd`: the pinned directory."""
+    def rotate(self, fd: int, agent: str, made: Collection[str], keep: int) -> None:
+        """Remove all but the newest `keep` backups of an agent, whose context is whole. `fd`: the pinned directory.
+
+        Those that were just made (`made`) are the newest, even if the clock was set back since the others were.
+        """
         with self._lock:
             if time.monotonic() - self._listed_at >= _LIST_EVERY_S:
                 self._list(fd)
             known = self._known.setdefault(agent, set())
             known.update(made)
-            surplus = sorted(known, key=lambda name: (meaning_of(name).seconds, name), reverse=True)[keep:]
+            newest = sorted(known, key=lambda name: (name in made, meaning_of(name).seconds, name), reverse=True)
+            surplus = newest[keep:]
             known.difference_update(surplus)
         for name in surplus:
             with suppress(FileNotFoundError):
