@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from symbiont_datad.formats.rotated import rotated
@@ -131,43 +130,53 @@ def _check_snapshots(machine: Machine, repository: Repository, forgotten: set[st
 
 
 def _check_log(machine: Machine, repository: Repository, log: str, removed: set[str], forgotten: set[str]) -> None:
-    """Archives and log are the lines that were written, each once and whole.
+    """Archives and log are the lines that were written, each once and whole, in the order of the archives' names.
 
-    What had to make room is taken from the snapshots that hold it, unless some were forgotten since.
+    What had to make room is taken from the snapshots that hold it, unless some were forgotten since. It goes where its
+    lines say: names go on from the newest archive that is there, and when none is, from a clock that may be set back.
     """
     live = machine.root / log
-    parts = {path.name: content_of(path) for path in archives_of(live)}
-    gone = {path.rpartition("/")[2] for path in removed if path.rpartition("/")[0] == log.rpartition("/")[0]} - {*parts}
-    order = {name: place for name in (*parts, *gone) if (place := rotated(name)) and place.live == live.name}
-    finder = Finder(repository) if gone else None
-    next_number, missing = 0, False
-    for name in [*sorted(order, key=lambda name: order[name]), live.name]:
-        content = parts.get(name)
-        if content is None and name == live.name:
-            content = live.read_bytes()
-        if content is None:
-            assert finder is not None
-            content = _of_snapshots(repository, finder, live.parent / name)
-        if content is None:
-            machine.check(bool(forgotten), f"{name} was removed, and no snapshot holds it")
-            missing = True
+    names = [path.name for path in archives_of(live)]
+    parts = [content_of(live.parent / name) for name in names]
+    parts.append(live.read_bytes() + machine.model.torn.get(log, b""))
+    gone = sorted({one.rpartition("/")[2] for one in removed if one.rpartition("/")[0] == log.rpartition("/")[0]})
+    finder, lost = Finder(repository), 0
+    for name in gone:
+        place = rotated(name)
+        if place is None or place.live != live.name or name in names:
             continue
-        rest = machine.model.torn.get(log, b"") if name == live.name else b""
-        for one in _lines(content + rest):
-            if missing:
-                next_number, missing = _number_of(one), False
-            wrong = f"{log} lost, doubled or tore lines: in {name} at line {next_number} there is {one[:80]!r}"
-            machine.check(one == line(next_number), wrong)
-            next_number += 1
+        content = _of_snapshots(repository, finder, live.parent / name)
+        machine.check(content is not None or bool(forgotten), f"{name} was removed, and no snapshot holds it")
+        if content is None:
+            lost += 1
+        else:
+            begin = _first_number(content)
+            later = (index for index, part in enumerate(parts) if _first_number(part) > begin)
+            parts.insert(next(later, len(parts)), content)
+    number = 0
+    for one in b"".join(parts).splitlines(keepends=True):
+        if not one.strip():
+            continue
+        if lost and one != line(number) and _number_of(one) > number:
+            number, lost = _number_of(one), lost - 1
+        wrong = f"{log} lost, doubled or tore lines: instead of line {number} there is {one[:80]!r} in {names}"
+        machine.check(one == line(number), wrong)
+        number += 1
     count = machine.model.lines[log]
-    machine.check(missing or count == next_number, f"{log} ends with line {next_number}, not {count}")
+    machine.check(number == count or (lost > 0 and number < count), f"{log} ends with line {number}, not {count}")
 
 
-def _lines(content: bytes) -> Iterator[bytes]:
-    return (one for one in content.splitlines(keepends=True) if one.strip())
+def _first_number(part: bytes) -> float:
+    """The number of the first line that is whole; beyond all if none is."""
+    for one in part.splitlines(keepends=True):
+        number = _number_of(one)
+        if number >= 0 and one == line(number):
+            return number
+    return float("inf")
 
 
 def _number_of(one: bytes) -> int:
+    """The number that a line says it has; -1 when it says none."""
     found = re.search(rb"\d+", one)
     return int(found[0]) if found else -1
 
