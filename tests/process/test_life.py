@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.running import COMMAND, TREE, Daemon, mode_of, running, until
+from tests.torture.clock import WallClock
 
 LINUX = sys.platform == "linux"
 
@@ -93,6 +94,18 @@ def test_a_signal_ends_it(tmp_path: Path, number: int) -> None:
         daemon.manager.wait_for("STOPPING=1")
         assert daemon.events("daemon_stopped")
         assert [] == daemon.errors.read_text().splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LINUX, reason="not on this platform: the clock is shown by LD_PRELOAD")
+def test_how_long_it_ran_is_not_told_by_the_wall_clock(tmp_path: Path) -> None:
+    """It is set back by an hour meanwhile."""
+    clock = WallClock(tmp_path)
+    with running(tmp_path / "base", environ=clock.environ) as daemon:
+        clock.set(-3600.0)
+        assert 0 == daemon.stop()
+        (stopped,) = daemon.events("daemon_stopped")
+        assert stopped["ran_for_s"] >= 0
 
 
 @pytest.mark.skipif(not LINUX, reason="not on this platform: children are found in /proc")
