@@ -46,6 +46,17 @@ def test_an_action_is_told_again_as_it_was_recorded(path: Path) -> None:
     assert ("guard", 102.0) == (second.job, second.at)
 
 
+def test_bytes_of_a_path_in_what_a_run_says(path: Path) -> None:
+    """They are escaped, wherever they stand, and lines stay lines."""
+    with Ledger(path) as ledger:
+        run = ledger.begin_run("clean", 1.0)
+        ledger.finish_run(run, JobReport("clean", Outcome.FAILED, 1.0, 1.0, message="a\nä \udcff"))
+        ledger.replace_findings("clean", [Finding("odd", "p", Severity.ERROR, "\udcff", "look at \udcff")], 1.0)
+        ((finding, _),) = ledger.findings()
+        assert "a\nä \\udcff" == ledger.last_runs()["clean"].message
+    assert ("\\udcff", "look at \\udcff") == (finding.detail, finding.remedy)
+
+
 def test_actions_are_found_by_path_kind_job_and_time(path: Path) -> None:
     """Each filter leaves what it names; a directory means what is below it, and no neighbour with a longer name."""
     with Ledger(path) as ledger:

@@ -61,6 +61,13 @@ def test_each_filter(ledger: Ledger, wanted: Filter, expected: list[int]) -> Non
     assert expected == [round(row.at) for row in ledger.events(wanted)]
 
 
+def test_bytes_that_are_no_characters_are_looked_for(ledger: Ledger) -> None:
+    """A path is kept with such bytes escaped, and found by what is typed in a shell."""
+    ledger.record([Action("file_removed", "logs/\udced.log", "cache", "old \udced", 7)], 7.0)
+    wanted = (Filter(text="\udced"), Filter(path="logs/\udced.log"), Filter(job="\udced"), Filter(kinds=["\udced"]))
+    assert [1, 1, 0, 0] == [len(ledger.events(one)) for one in wanted]
+
+
 def test_a_failed_run_is_an_event(ledger: Ledger) -> None:
     """With its reason, and no path."""
     (row,) = ledger.events(Filter(kinds=["job_failed"]))

@@ -254,7 +254,7 @@ class Ledger(Questions):
                     report.outcome,
                     report.actions_total,
                     report.bytes_total,
-                    report.message,
+                    _text(report.message),
                     json.dumps(dict(report.counts)),
                     run,
                 ),
@@ -347,8 +347,8 @@ class Ledger(Questions):
                         printable(finding.path),
                         job,
                         finding.severity,
-                        finding.detail,
-                        finding.remedy,
+                        _text(finding.detail),
+                        _text(finding.remedy),
                         at,
                         at,
                     ),
@@ -431,6 +431,11 @@ def _thin_out(db: sqlite3.Connection, now: float) -> None:
                 f"(select max(at) from {table} where at < :end group by {key}, cast(at / :step as integer))",
                 {"end": now - older_s, "step": step_s},
             )
+
+
+def _text(text: str) -> str:
+    """Text of several lines, perhaps; what is no character (a byte of a path) is escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _values(action: Action, at: float, run: int | None, state: str) -> tuple[Any, ...]:

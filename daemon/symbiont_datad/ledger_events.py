@@ -56,13 +56,13 @@ def actions(wanted: Filter) -> Query:
         values += [shown, shown + "/", shown + "0", *above, *wanted.covering]  # "0" follows "/"
     if wanted.kinds:
         where.append(f"actions.kind in ({marks(wanted.kinds)})")
-        values += wanted.kinds
+        values += map(printable, wanted.kinds)
     if wanted.serious is not None:
         where.append(f"(actions.kind in ({marks(wanted.serious)}) or actions.state = 'failed')")
         values += wanted.serious
     if wanted.job is not None:
         where.append("ifnull(runs.job, 'guard') = ?")
-        values.append(wanted.job)
+        values.append(printable(wanted.job))
     if wanted.text:
         like = f"%{_escaped(wanted.text)}%"
         where.append(
@@ -92,7 +92,7 @@ def failures(wanted: Filter) -> Query | None:
         values.append(wanted.until)
     if wanted.job is not None:
         where.append("job = ?")
-        values.append(wanted.job)
+        values.append(printable(wanted.job))
     if wanted.text:
         like = f"%{_escaped(wanted.text)}%"
         where.append("(message like ? escape '\\' or job like ? escape '\\' or 'job failed' like ? escape '\\')")
@@ -105,8 +105,8 @@ def failures(wanted: Filter) -> Query | None:
 
 
 def _escaped(text: str) -> str:
-    """Text in which `like` sees no wildcards."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    """Text in which `like` sees no wildcards, and no bytes but as the ledger has them."""
+    return printable(text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def marks(values: Sequence[object]) -> str:

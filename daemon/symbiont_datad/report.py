@@ -141,7 +141,10 @@ def printable(path: str) -> str:
     """A path as text without control characters or lone surrogates: `\\xNN` and `\\n` stand for what can't be shown."""
     if path.isprintable():
         return path
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte, as JSON may have one
+        text = path
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

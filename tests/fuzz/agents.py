@@ -30,14 +30,14 @@ def _context(data: bytes) -> None:
                 json.loads(context.text_of(data))
     context.resembles_context(data)
     diff.readable(data)
-    list(diff.difference(data, _context_seeds()[0], "a", "b"))
-    diff.changes(data, _context_seeds()[0])
+    list(diff.difference(data, context_seeds()[0], "a", "b"))
+    diff.changes(data, context_seeds()[0])
     execution.read_execution(data)
     cached.damage("a.json", data)
 
 
 @lru_cache
-def _context_seeds() -> list[bytes]:
+def context_seeds() -> list[bytes]:
     one = contexts.context("agent")
     return [
         contexts.plain(one),
@@ -68,7 +68,7 @@ def _sealed_context(data: bytes) -> None:
 
 
 def _sealed_seeds() -> list[bytes]:
-    plain = _context_seeds()
+    plain = context_seeds()
     return [*plain, *(age.seal(one, age.recipient_of(_identity())) for one in plain), f"{_identity()}\n".encode()]
 
 
@@ -87,11 +87,11 @@ def _store(data: bytes) -> None:
 
 
 TARGETS = (
-    Target("context", _context, _context_seeds, (), JSON),
-    Target("context-gzip", _zipped_context, _context_seeds, (), JSON),
+    Target("context", _context, context_seeds, (), JSON),
+    Target("context-gzip", _zipped_context, context_seeds, (), JSON),
     Target(
         "context-sealed", _sealed_context, _sealed_seeds, (),
         (*JSON, b"age-encryption.org/v1\n", b"-> X25519 ", b"\n--- "),
     ),
-    Target("context-store", _store, _context_seeds, (NoContext, DamagedContext), JSON),
+    Target("context-store", _store, context_seeds, (NoContext, DamagedContext), JSON),
 )  # fmt: skip

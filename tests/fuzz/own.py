@@ -8,12 +8,17 @@ from typing import Any, cast
 from unittest import mock
 
 from symbiont_datad import live
+from symbiont_datad.formats import chain
 from symbiont_datad.fsops import cells
 from symbiont_datad.fsops.blank import MARK_SIZE
 from symbiont_datad.fsops.collapse import Cut
 from symbiont_datad.fsops.root import Tree
+from symbiont_datad.jobs.audit_chain import _STATE, AuditChain
+from symbiont_datad.jobs.log_files import MANIFEST
 from symbiont_datad.jobs.metadata import _is_ours, stores_of
+from symbiont_datad.jobs.quiet import _MARK, Quiet
 from symbiont_datad.jobs.rotation_journal import JOURNAL, Journal, Pending, Step, Unreadable
+from symbiont_datad.jobs.saving import Fingerprint
 from symbiont_datad.jobs.verify import _Times
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.live import LiveState, read_state, write_state
@@ -107,6 +112,39 @@ def _verified(data: bytes) -> None:
         assert all(isinstance(at, float) for at in times.verified.values())
 
 
+def _quiet(data: bytes) -> None:
+    """What a sweep that left nothing to do has noted of itself."""
+    with scratch() as folder, Ledger(folder / "ledger.db") as ledger:
+        settings = SimpleNamespace(backup_count=3, settle_s=1.0, state=None)
+        layout = SimpleNamespace(root="/")
+        context = SimpleNamespace(
+            settings=settings, layout=layout, ledger=ledger, now=1.0, stopping=lambda: False, dry_run=False
+        )
+        seen = Fingerprint(1.0)
+        Quiet(cast(Any, context), seen).leave({"files": 1}, 2.0)
+        state = ledger.mark(_MARK).partition(" ")[0]
+        ledger.update_marks({_MARK: f"{state} {data.decode('utf-8', 'replace')}"}, ())
+        counts = Quiet(cast(Any, context), seen).counts()
+        assert counts is None or counts["checked"] == 0
+
+
+def _chain_state(data: bytes) -> None:
+    """What is kept of the manifest of audit archives, beside it; and the manifest."""
+    state, _, manifest = data.partition(b"\1")
+    with scratch() as folder:
+        (folder / _STATE).write_bytes(state)
+        (folder / "audit").mkdir()
+        (folder / "audit" / MANIFEST).write_bytes(manifest)
+        settings = SimpleNamespace(
+            layout=SimpleNamespace(tree=Tree(str(folder))), logs=SimpleNamespace(audit="audit"), daemon_dir=folder
+        )
+        kept = AuditChain(cast(Any, settings))
+        kept.pending()
+        kept.add_removed("audit/a.log.20261126T192602Z-0001.zst", "old", 1.8e9)
+        kept.add_removed("audit/a.log.20261126T192602Z-0002.zst", "old", 1.8e9)
+        assert kept.state() is not None
+
+
 def _migration(data: bytes) -> None:
     """The journal of a migration."""
     with scratch() as folder:
@@ -122,6 +160,13 @@ def _migration_seeds() -> list[bytes]:
         return [*ledger_seeds()[:1], (folder / "a.db").read_bytes()]
 
 
+def _chain_seeds() -> list[bytes]:
+    line = chain.line_of(chain.Listed("a.log.20261126T192602Z-0001.zst", 5, "0" * 64), 1, chain.FIRST, "2026")
+    state = b'{"schema":1,"lines":1,"last":"%s","pending":["a.log.x"],"next":"%s"}'
+    found = chain.hash_of(line).encode()
+    return [state % (found, found) + b"\1" + line, state % (b"0" * 64, found) + b"\1" + line, b"\1" + line, b"{}\1"]
+
+
 _STORE = b'{"path":"a","engine":"lance","bytes":5,"rows":null,"dimension":4,"fingerprint":"x"}'
 
 TARGETS = (
@@ -129,6 +174,8 @@ TARGETS = (
     Target("verify-memory", _verified, lambda: [b'{"%s": 1795000000.5}' % (b"0" * 64)], (), JSON),
     Target("ledger", _ledger, ledger_seeds, (LedgerError,)),
     Target("migration-journal", _migration, _migration_seeds, (JournalError,)),
+    Target("quiet-sweep", _quiet, lambda: [b'[2.0,{"files":1}]'], (), JSON),
+    Target("audit-chain", _chain_state, _chain_seeds, (), (*JSON, b"\n", b"\1", b'"lines":', b'"pending":')),
     Target("live-state", _live, _live_seeds, (), JSON),
     Target(
         "quarantine-record", _record,

@@ -3,10 +3,17 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 from symbiont_datad.errors import SettingsError
+from symbiont_datad.jobs.secrets import identity_in, password_in
 from symbiont_datad.quantities import parse_duration, parse_mode, parse_share, parse_size
+from symbiont_datad.restic.credentials import CLOUDS, settings_for
+from symbiont_datad.restic.errors import RepositoryError
+from symbiont_datad.restic.places import backend_at
+from symbiont_datad.restic.subset import subset
 from symbiont_datad.schedule import Timetable
+from symbiont_datad.service.endpoint import listening
 from symbiont_datad.settings import load
 from symbiont_datad.settings_file import example_toml
 from symbiont_datad.settings_places import Unsure, daemon_dir
@@ -73,6 +80,36 @@ def _quantities(data: bytes) -> None:
     for parse in (parse_size, parse_duration, parse_mode, parse_share):
         with suppress(ValueError):
             parse(text)
+    with suppress(ValueError):
+        subset(text, Random(1))({f"{n:064x}": n for n in range(20)})
+
+
+def _location(data: bytes) -> None:
+    """Where a repository lies, on the first line; below it a file of credentials."""
+    location, _, credentials = data.partition(b"\n")
+    with scratch() as folder:
+        environ = {"HOME": str(folder)}
+        file = folder / ".aws/credentials"
+        file.parent.mkdir()
+        file.write_bytes(credentials)
+        with suppress(RepositoryError):
+            settings_for(CLOUDS["s3"], environ)
+        backend_at(location.decode("utf-8", "surrogateescape"), environ)
+
+
+def _secrets(data: bytes) -> None:
+    """A password file, a key file and a file with a token."""
+    with scratch() as folder:
+        file = folder / "secret"
+        file.write_bytes(data)
+        file.chmod(0o600)
+        for read in (password_in, identity_in):
+            with suppress(SettingsError):
+                assert read(file, "x")
+        given = {"http.listen": "127.0.0.1:0", "http.token_file": str(file)}
+        found = listening(load(None, given, {"HOME": str(folder)}).settings)
+        assert found is not None
+        assert found.token == data.decode().strip()
 
 
 TARGETS = (
@@ -98,6 +135,21 @@ TARGETS = (
     ),
     Target(
         "quantities", _quantities, lambda: [b"50MiB", b"7d12h", b"0o755", b"10%", b"1.5GB", b"500ms"], (),
-        (b"e308", b"%", b"KiB", b"w", b".", b"-", b"_", b"\xd9\xa3"),
+        (b"e308", b"%", b"KiB", b"w", b".", b"-", b"_", b"\xd9\xa3", b"1/256", b"G"),
+    ),
+    Target(
+        "repository-location", _location,
+        lambda: [
+            b"s3://bucket/a/b\n[default]\naws_access_key_id = A\naws_secret_access_key = b\nregion = x\n",
+            b"gs://bucket", b"az://container/x", b"/backups\n[default]\n[other]\nregion=%(x)s\n", b"./a:b", b"sftp:x",
+        ],
+        (RepositoryError,), (b"://", b"s3://", b"@", b"/", b"..", b"?", b"#", b"[default]", b"=", b"\n ", b":", b"%"),
+    ),
+    Target(
+        "secret-files", _secrets,
+        lambda: [
+            b"a password\n", b"\xff\xfea\0b\0", b"\xef\xbb\xbfx", b"AGE-SECRET-KEY-1QQ\n", b"0123456789abcdef0123\n",
+        ],
+        (SettingsError,), (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"AGE-SECRET-KEY-1", b"# x\n", b" ", b"\xc2\xa0"),
     ),
 )  # fmt: skip

@@ -222,6 +222,18 @@ def test_what_datad_toml_has_stays() -> None:
     assert {"# mine", 'root_data_dir = "/x" # here'} <= set(after.splitlines())
 
 
+def test_a_last_line_without_an_end_stays_a_line() -> None:
+    """What is added never runs into it; a key of three parts is where it would."""
+    after = with_settings("datad.toml", "retention.cache.max_files = 7", {"backup_count": 5}).after
+    assert {"retention": {"cache": {"max_files": 7}}, "backup_count": 5} == tomllib.loads(after)
+
+
+def test_settings_in_several_places_of_a_file() -> None:
+    """TOML lets a table's dotted keys stand apart from each other."""
+    text = 'persistence.a = 1\nx = 2\npersistence.storage_path = "./old" # mine\n'
+    assert f'persistence.a = 1\nx = 2\npersistence.root_data_dir = "{ROOT}" # mine\n' == new(text)
+
+
 @pytest.mark.parametrize("has_key", [False, True])
 def test_encryption_needs_a_key_first(has_key: bool) -> None:
     """Without one the daemon would not start; the runtime never encrypted anything."""

@@ -26,7 +26,9 @@ def last_lines(number: int) -> Iterator[Mapping[str, Any]]:
     for line in done.stdout.splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(entry, dict):
             continue
         own = {name.removeprefix(_FIELDS).lower(): entry[name] for name in entry if name.startswith(_FIELDS)}
         yield {

@@ -71,7 +71,7 @@ class Scrub:
 
     def name(self, name: str) -> str:
         """What stands for a name."""
-        return f"~{hmac.digest(self.key, name.encode('utf-8', 'surrogateescape'), 'sha256').hex()[:6]}"
+        return f"~{hmac.digest(self.key, name.encode('utf-8', 'surrogatepass'), 'sha256').hex()[:6]}"
 
     def _part(self, part: str) -> str:
         if not part or part in self.known or _TOLD.fullmatch(part) or part.startswith("~"):

@@ -29,11 +29,11 @@ class Quiet:
             if state != self._state:
                 return None
             due, counts = json.loads(text)
-        except (LedgerError, ValueError):
+            if self._context.now >= due or self._context.stopping():
+                return None
+            return {**counts, "checked": 0}
+        except (LedgerError, ValueError, TypeError, RecursionError):
             return None
-        if self._context.now >= due or self._context.stopping():
-            return None
-        return {**counts, "checked": 0}
 
     def leave(self, counts: dict[str, int], due: float) -> None:
         """Remember that this sweep has left nothing to do before `due` (seconds since the epoch).

@@ -19,6 +19,8 @@ from symbiont_datad.migrate.legacy import NEW_PERSISTENCE, OLD_PERSISTENCE, SETT
 from symbiont_datad.migrate.target import Target
 
 if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+
     from symbiont_datad.migrate.journal import Journal
 
 VECTORS = "SYMBIONT_VECTOR_DATA_PATH"
@@ -63,12 +65,8 @@ def rewritten(path: str, text: str, target: Target, directory: str, home: str | 
     is no TOML.
     """
     import tomlkit
-    from tomlkit.exceptions import ParseError
 
-    try:
-        document = tomlkit.parse(text)
-    except ParseError as error:
-        raise ValueError(str(error)) from None
+    document = _parsed(text)
     changes = []
     for name, kind in SETTINGS.items():
         table = _table(document, name[:-1])
@@ -110,8 +108,10 @@ def _table(document: Any, path: Sequence[str]) -> Any:
 def _rename(table: Any, old: str, new: str, value: str) -> None:
     """Another name and value in the same line. tomlkit has no public call for that (0.15): its container has."""
     import tomlkit
-    from tomlkit.container import Container
+    from tomlkit.container import Container, OutOfOrderTableProxy
 
+    if isinstance(table, OutOfOrderTableProxy):  # it stands in several places of the file
+        table = next(part for part in table._tables if old in part)
     container = table if isinstance(table, Container) else table.value
     container._replace(old, new, tomlkit.string(value))
     if container is not table:
@@ -185,12 +185,9 @@ def _as_ours(name: str, value: object) -> object:
 def with_settings(path: str, text: str | None, values: Mapping[str, object]) -> Rewritten:
     """A datad.toml with these values as well; what it has stays. Pure. Raises ValueError for what is no TOML."""
     import tomlkit
-    from tomlkit.exceptions import ParseError
 
-    try:
-        document = tomlkit.parse(text if text is not None else _HEAD)
-    except ParseError as error:
-        raise ValueError(str(error)) from None
+    # A last line without an end would run into what is added.
+    document = _parsed(f"{text}\n" if text and not text.endswith("\n") else text if text is not None else _HEAD)
     changes = []
     for name, value in values.items():
         shown = _spelled(name, value)
@@ -208,8 +205,21 @@ def _spelled(name: str, value: object) -> str:
     if name == "dir_permissions" and isinstance(value, int):
         return f"0o{value:o}"
     if isinstance(value, float):
-        return str(int(value)) if value == int(value) else str(value)
+        return str(int(value)) if value.is_integer() else str(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
+
+def _parsed(text: str) -> "TOMLDocument":
+    """A file as tomlkit has it. Raises ValueError for what is no TOML."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        return tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 # What is left to the user

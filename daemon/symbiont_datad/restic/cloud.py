@@ -60,7 +60,7 @@ class CloudBackend:
     def __init__(self, location: str, environ: Mapping[str, str], patience_s: float = PATIENCE_S) -> None:
         scheme, _, rest = location.partition("://")
         bucket, _, prefix = rest.partition("/")
-        if scheme not in CLOUDS or not bucket or "@" in bucket:
+        if scheme not in CLOUDS or not bucket or "@" in bucket or not location.isprintable():
             raise RepositoryError("a location in a cloud is written as s3://bucket/prefix, without credentials")
         self._cloud = CLOUDS[scheme]
         self._bucket = bucket
@@ -90,6 +90,8 @@ class CloudBackend:
                     },
                 },
             )
+        except ValueError as error:
+            raise RepositoryError(f"{self._location} can't be used: its prefix is no path of an object") from error
         except BaseError as error:
             why = str(error).partition("\n")[0].partition(" error: ")[2]
             if any(settings.get(secret, why + " ") in why for secret in SECRETS):

@@ -36,7 +36,7 @@ def subset(text: str, random: Random) -> Choice:
     elif match := _AMOUNT.fullmatch(text):
         amount = int(match[1]) << 10 * ("KMGT".index(match[2].upper()) + 1)
         if amount:
-            return lambda packs: _some(packs, min(amount / (sum(packs.values()) or 1), 1), random)
+            return lambda packs: _some(packs, min(amount, total := sum(packs.values()) or 1) / total, random)
     raise ValueError(f"{text!r} is none of {ALLOWED}")
 
 
