@@ -50,11 +50,13 @@ def _loop(name: str, seconds: float, found: str) -> None:
         corpus.mkdir()
         for number, seed in enumerate(target.seeds()):
             (corpus / str(number)).write_bytes(seed)
-        words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words if 0 < len(word) < 60))
         options = [
             f"-max_total_time={seconds:.0f}", f"-max_len={LARGEST}", f"-timeout={SLOW_S:.0f}", "-rss_limit_mb=2048",
-            f"-artifact_prefix={os.path.abspath(found)}/{name}-", f"-dict={words}", "-verbosity=0",
+            f"-artifact_prefix={os.path.abspath(found)}/{name}-", "-verbosity=0",
         ]  # fmt: skip
+        if short := [word for word in target.words if 0 < len(word) < 60]:
+            words.write_text("".join(f'"{_escaped(word)}"\n' for word in short))
+            options.append(f"-dict={words}")  # an empty one is an error
         atheris.Setup([name, *options, str(corpus)], feed)
         atheris.Fuzz()
 
