@@ -27,7 +27,7 @@ def _context(data: bytes) -> None:
         for zipped in (None, True, False):
             verdict = context.judge(data, gzip=zipped, document=document)
             if verdict.good and document is not context.Document.ANY:
-                json.loads(context.text_of(data))
+                json.loads(context.text_of(data), parse_int=str)
     context.resembles_context(data)
     diff.readable(data)
     list(diff.difference(data, context_seeds()[0], "a", "b"))
@@ -62,7 +62,7 @@ def _sealed_context(data: bytes) -> None:
     for zipped in (True, False, None):
         verdict = context.judge_sealed(sealed, lambda text: age.unseal(text, _identity()), gzip=zipped)
         if verdict.good and not verdict.unopened:
-            json.loads(context.text_of(age.unseal(sealed, _identity()) or b""))
+            json.loads(context.text_of(age.unseal(sealed, _identity()) or b""), parse_int=str)
     with suppress(age.NoIdentity):
         age.read_identity(data)
 

@@ -24,6 +24,8 @@ FOUND = [
     ("page", b"\n\n\n\n\xff"),
     ("events-query", b"\n\n\xed"),  # a byte that is no character in what is looked for
     ("events-query", b"\n\n\n\xed\n\xed"),
+    ("log-lines", b'{"number":1,"previous":"","archive":"","bytes":1e400,"sha256":""}\n'),
+    ("log-lines", b"a.log.20261126T192602Z-0001" + b"9" * 5000),  # more digits than Python makes a number of
     ("journal-lines", b"[1]"),
     ("journal-lines", b"7"),
     ("journal-lines", b'{"MESSAGE":' + b'{"a":' * 3000),

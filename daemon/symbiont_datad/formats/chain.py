@@ -90,6 +90,6 @@ def _link(line: bytes, number: int, previous: str, own: str) -> Link | Break:
             return Break(number, reason, entry)
         if found["number"] != number:
             return Break(number, f"has the number {found['number']}", entry)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Break(number, "is no entry of a manifest")
     return Link(number, own, entry)

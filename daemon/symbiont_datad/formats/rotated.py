@@ -21,7 +21,7 @@ UNFINISHED = ".new"
 TAKEN = ".old"
 """How the hidden name ends of a log that was taken from its place, or of the empty file that is to take it."""
 
-_NAME = re.compile(r"(?s)(.+)\.([0-9]{8}T[0-9]{6}Z)-([0-9]{4,})(\.zst|\.gz)?(\.age)?")
+_NAME = re.compile(r"(?s)(.+)\.([0-9]{8}T[0-9]{6}Z)-([0-9]{4,18})(\.zst|\.gz)?(\.age)?")
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
