@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.figures import Figures, Line, keep
 from tests.process.running import TREE, running, until
 
 _FILES = 20
@@ -121,8 +122,25 @@ def main() -> None:
                 f"{name:24}{what:10}{rate:10,.0f}{used.cpu_s:9.4f}{100 * used.cpu_s / seconds:13.4f}"
                 f"{used.switches / seconds:12.1f}"
             )
+        lines = []
+        for word in ("idle", "appends"):
+            of = [(name, used, seconds) for name, what, seconds, _, used in rows if what == word]
+            cpu = {name: [100 * used.cpu_s / seconds] for name, used, seconds in of}
+            wakes = {name: [used.switches / seconds] for name, used, seconds in of}
+            title = "idle" if word == "idle" else f"{given.rate:,} appends a second"
+            lines += [
+                Line(f"{title}: processor", "% of a core", cpu, ("daemon",)),
+                Line(f"{title}: context switches", "a second", wakes, ("daemon",)),
+            ]
+        keep(
+            Figures(
+                lines,
+                {"watchdog, default mask": "an Observer on the tree, recursive, with a handler that does nothing"},
+            )
+        )
         share = {name: used.cpu_s / seconds for name, what, seconds, _, used in rows if what == "appends"}
-        print(f"ratio of the processor time, peer to daemon: {share['watchdog, default mask'] / share['daemon']:,.0f}")
+        ratio = share["watchdog, default mask"] / (share["daemon"] or 1e-9)
+        print(f"ratio of the processor time, peer to daemon: {ratio:,.0f}")
     finally:
         shutil.rmtree(base)
 

@@ -1,9 +1,10 @@
-"""Retention against `find -delete` and systemd-tmpfiles: half of 100,000 files of cache, history and logs, by age.
+"""Retention against `find -delete`, systemd-tmpfiles and tmpreaper: half of 100,000 files, by age.
 
     python bench/clean.py [--directory DIR] [--files 100000] [--rounds 3] [--only NAME]
 
-Each round makes one such tree for each tool, syncs, and lets each clean its own, in turns. All run as fresh processes;
-`clean` is a job process as the daemon starts one, with a row in its ledger for each file, and counts its whole life.
+Each round makes a tree of cache, history and logs for each tool, syncs, and lets each clean its own, in turns. All run
+as fresh processes; `clean` is a job process as the daemon starts one, with a row in its ledger for each file, and
+counts its whole life.
 Run by hand: it takes some minutes.
 """
 
@@ -19,6 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.figures import Figures, Line, keep
+from bench.machine import remove
 
 DAY = 86_400.0
 OLD_DAYS = 7
@@ -125,6 +131,17 @@ def tmpfiles(root: Path) -> list[str]:
     return ["systemd-tmpfiles", "--clean", str(config)]
 
 
+def tmpreaper(root: Path) -> list[str]:
+    """tmpreaper by the time of writing, and without its limit of 55 seconds."""
+    return [
+        "tmpreaper",
+        "--mtime",
+        "--runtime=0",
+        f"{OLD_DAYS}d",
+        *(f"{root}/{place.split('/{')[0]}" for place in PLACES),
+    ]
+
+
 def ours(kind: str) -> Callable[[Path], list[str]]:
     """`clean`: at once, file by file; at once, days as a whole; with everything but the cache kept to be undone."""
     return lambda root: [sys.executable, __file__, "--clean", str(root), str(root.parent / "datad"), kind]
@@ -133,9 +150,19 @@ def ours(kind: str) -> Callable[[Path], list[str]]:
 TOOLS: dict[str, Callable[[Path], list[str]]] = {
     "find -delete": find,
     "systemd-tmpfiles": tmpfiles,
+    "tmpreaper": tmpreaper,
     "clean, file by file": ours("files"),
     "clean, days whole": ours("whole"),
     "clean, with undo": ours("undo"),
+}
+OURS = ("clean, file by file", "clean, days whole", "clean, with undo")
+COMMANDS = {
+    "find -delete": f"find DIR -type f -mtime +{OLD_DAYS} -delete",
+    "systemd-tmpfiles": f"systemd-tmpfiles --clean CONF (a line `e DIR - - - m:{OLD_DAYS}d` for each place)",
+    "tmpreaper": f"tmpreaper --mtime --runtime=0 {OLD_DAYS}d DIR…",
+    OURS[0]: "the job `clean` with three rules, a row in the ledger for each file, nothing kept to be undone",
+    OURS[1]: "the same, days of the history as one unit each",
+    OURS[2]: "the same, all but the cache kept to be undone for a day (the default)",
 }
 
 
@@ -154,7 +181,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", help="one of the tools; may be given more than once")
     arguments = parser.parse_args()
-    tools = {name: tool for name, tool in TOOLS.items() if not arguments.only or name in arguments.only}
+    missing = [name for name in ("systemd-tmpfiles", "tmpreaper") if shutil.which(name) is None]
+    wanted = set(arguments.only or TOOLS) - set(missing)
+    tools = {name: tool for name, tool in TOOLS.items() if name in wanted}
     seconds: dict[str, list[float]] = {name: [] for name in tools}
     peak = old = 0
     for number in range(arguments.rounds):
@@ -177,7 +206,23 @@ def main() -> None:
                     peak = max(peak, int(answer["peak_kib"]))
             print(f"round {number + 1}: " + ", ".join(f"{name} {took[-1]:.2f} s" for name, took in seconds.items()))
         finally:
-            shutil.rmtree(base)
+            remove(base)
+    keep(
+        Figures(
+            [
+                Line(
+                    "half of the files removed",
+                    "s",
+                    seconds,
+                    [name for name in OURS if name in tools],
+                    (),
+                    arguments.files,
+                )
+            ],
+            {name: COMMANDS[name] for name in tools},
+            missing=missing,
+        )
+    )
     print(f"\n{old} of {arguments.files} files; median of {arguments.rounds}; peak {peak >> 10} MiB")
     first = median(seconds[next(iter(tools))])
     for name, all_of_them in seconds.items():

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "daemon"), str(ROOT)]
 
+from bench.figures import Figures, Line, keep  # noqa: E402
 from symbiont_datad.guard.reconcile import reconcile  # noqa: E402
 from symbiont_datad.layout import Layout, layout_of  # noqa: E402
 from symbiont_datad.settings import Settings  # noqa: E402
@@ -61,7 +62,16 @@ def _run(words: list[str]) -> None:
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
 
-TOOLS = {"systemd-tmpfiles --create": tmpfiles, "init": command, "reconcile, in a process": in_process}
+def interpreter(_: Path, root: Path) -> Callable[[], None]:
+    """What any command in Python takes, and the sixteen directories."""
+    code = f"import os\nfor path in {[row.path for row in layout_at(root).directories]!r}: "
+    code += f"os.makedirs({str(root)!r} + '/' + path, exist_ok=True)"
+    return lambda: _run([sys.executable, "-I", "-S", "-c", code])
+
+
+TMPFILES, INIT, RECONCILE, FLOOR = "systemd-tmpfiles", "init", "reconcile, in a process", "python -S, and os.makedirs"
+TOOLS = {TMPFILES: tmpfiles, INIT: command, RECONCILE: in_process, FLOOR: interpreter}
+COMMANDS = {TMPFILES: "systemd-tmpfiles --create CONF", INIT: "symbiont-datad --config FILE --root DIR init"}
 
 
 def main() -> None:
@@ -87,6 +97,20 @@ def main() -> None:
     for name, found in times.items():
         made, looked = (median(taken) for taken in found)
         print(f"{name:28}{made * 1e3:8.1f}{made / bases[0]:8.2f}{looked * 1e3:12.1f}{looked / bases[1]:8.2f}")
+    lines = [
+        Line(f"{what} {how}", "ms", {who: ms(times[who][number]) for who in who_did}, (ours,), (FLOOR,))
+        for number, what in enumerate(("a tree made", "a tree looked at"))
+        for ours, how, who_did in (
+            (INIT, "by a command", (INIT, TMPFILES, FLOOR)),
+            (RECONCILE, "by the daemon", (RECONCILE, TMPFILES)),
+        )
+    ]
+    keep(Figures(lines, COMMANDS))
+
+
+def ms(seconds: Iterable[float]) -> list[float]:
+    """The same in milliseconds."""
+    return [one * 1e3 for one in seconds]
 
 
 if __name__ == "__main__":

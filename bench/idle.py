@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.figures import Figures, Line, keep
 from symbiont_datad.settings import Settings
 from tests.process.running import Daemon, running, until
 
@@ -106,6 +107,17 @@ def main() -> None:
         print(f"{'context switches':34}{wakes:10.1f} /s")
         print(f"{'threads':34}{threads:10}")
         print(f"{'descriptors':34}{descriptors:10}")
+        figures = {
+            ("resident memory", "MiB"): memory["VmRSS"] / 1024,
+            ("of it anonymous", "MiB"): memory["RssAnon"] / 1024,
+            ("proportional memory", "MiB"): memory["Pss"] / 1024,
+            ("processor, the daemon itself", "% of a core"): 100 * idle,
+            ("processor, with all jobs at their intervals", "% of a core"): 100 * (idle + spread),
+            ("wake-ups (context switches)", "a second"): wakes,
+            ("threads", ""): threads,
+            ("descriptors", ""): descriptors,
+        }
+        keep(Figures([Line(what, unit, {"daemon": [value]}, ("daemon",)) for (what, unit), value in figures.items()]))
     finally:
         shutil.rmtree(base)
 

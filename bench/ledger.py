@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.figures import Figures, Line, keep
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.ledger_schema import SnapshotRow, SpacePoint, UsagePoint
 from symbiont_datad.report import Action, JobReport, Outcome
@@ -118,6 +119,22 @@ def main() -> None:
         for name, found in times.items():
             passed, worked = zip(*found, strict=True)
             print(f"{name:26}{statistics.median(passed):10.3f}{min(passed):8.3f}{max(passed):8.3f}{min(worked):13.3f}")
+        floor, settings = [took for took, _ in times["Python"]], [took for took, _ in times["settings"]]
+        floors = {"python -c pass": floor, "config check (no ledger)": settings}
+        keep(
+            Figures(
+                [
+                    Line(
+                        f"{name}, {given.rows:,} rows",
+                        "s",
+                        {"ours": [took for took, _ in found], **floors},
+                        floors=tuple(floors),
+                    )
+                    for name, found in times.items()
+                    if name not in ("Python", "settings")
+                ]
+            )
+        )
     finally:
         shutil.rmtree(home)
 

@@ -1,9 +1,9 @@
-"""A migration against `cp -a` and `sha256sum` of both sides: 50,000 contexts in one flat directory, on this disk.
+"""A migration against `cp -a` and rsync, alone and with a look at what came: 50,000 contexts in one flat directory.
 
     python bench/migrate.py [--directory DIR] [--files 50000] [--rounds 3] [--converted]
 
-Each round makes a legacy directory twice, syncs, and lets each tool bring one over, in turns. `cp` and `sha256sum` are
-told nothing of what a context is; ours also judges each, writes it down in a journal and a ledger, flushes everything
+Each round makes a legacy directory, syncs, and lets each tool bring it over, in turns. The peers are told nothing of
+what a context is; ours also judges each, writes it down in a journal and a ledger, flushes everything
 to the disk, and counts its whole life. With `--converted` the contexts are plain and compression is on, so that each is
 packed as well. Run by hand: it takes some minutes.
 """
@@ -25,6 +25,8 @@ from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.figures import Figures, Line, keep
+from bench.machine import remove
 from tests import contexts
 
 DAY = 86_400.0
@@ -78,17 +80,26 @@ def ours(base: Path) -> Took:
     config = base / "datad.toml"
     config.write_text(f'root_data_dir = "{base}/ours/data"\n')
     environment = {**os.environ, "HOME": str(base / "home")}
-    words = ["-m", "symbiont_datad", "--config", str(config), "migrate", "--from", str(base / "legacy-1"), "--yes"]
+    words = ["-m", "symbiont_datad", "--config", str(config), "migrate", "--from", str(base / "legacy"), "--yes"]
     return timed([sys.executable, *words], base, environment)
 
 
-def theirs(base: Path) -> Took:
-    """What `cp -a`, then `sha256sum` of both sides take."""
-    command = (
-        "cp -a legacy-2 theirs && find legacy-2 -type f -print0 | xargs -0 sha256sum >/dev/null "
-        "&& find theirs -type f -print0 | xargs -0 sha256sum >/dev/null"
-    )
-    return timed(["sh", "-c", command], base, dict(os.environ))
+_SUMS = " && ".join(f"find {place} -type f -print0 | xargs -0 sha256sum >/dev/null" for place in ("legacy", "{0}"))
+OURS = "migrate"
+PEERS = {
+    "cp -a": "cp -a legacy {0}",
+    "rsync -a": "rsync -a legacy/ {0}/",
+    "cp -a, sha256sum of both sides": f"cp -a legacy {{0}} && {_SUMS}",
+    "rsync -a --fsync, rsync -anc": "rsync -a --fsync legacy/ {0}/ && rsync -anc legacy/ {0}/",
+}
+
+
+def theirs(base: Path, name: str) -> Took:
+    """What a peer takes."""
+    place = f"theirs-{list(PEERS).index(name)}"
+    took = timed(["sh", "-c", PEERS[name].format(place)], base, dict(os.environ))
+    assert len(os.listdir(base / place)) == len(os.listdir(base / "legacy"))
+    return took
 
 
 def main() -> None:
@@ -99,29 +110,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--converted", action="store_true")
     arguments = parser.parse_args()
-    mine, peers = list[Took](), list[Took]()
+    missing = [] if shutil.which("rsync") else ["rsync"]
+    names = [OURS, *(name for name in PEERS if not (missing and name.startswith("rsync")))]
+    took: dict[str, list[Took]] = {name: [] for name in names}
     whole = Path(tempfile.mkdtemp(prefix="datad-bench-", dir=arguments.directory)).resolve()
     try:
         # All rounds stay until the end: ext4 is slow for minutes to make files where many were deleted.
         for number in range(arguments.rounds):
             base = whole / str(number)
             (base / "home").mkdir(parents=True)
-            for name in ("legacy-1", "legacy-2"):
-                make(base / name, arguments.files, plain=arguments.converted)
-            for turn in [0, 1] if number % 2 else [1, 0]:
+            make(base / "legacy", arguments.files, plain=arguments.converted)
+            for turn in range(len(names)):
+                name = names[(number + turn) % len(names)]
                 os.sync()
                 time.sleep(1)
-                (mine if turn else peers).append(ours(base) if turn else theirs(base))
+                took[name].append(ours(base) if name == OURS else theirs(base, name))
             brought = len(os.listdir(base / "ours" / "data" / "state" / "agents"))
             assert brought == arguments.files, brought
-            times = [f"{one.clock_s:.2f} s ({one.cpu_s:.2f} s of processor time)" for one in (mine[-1], peers[-1])]
-            print(f"round {number + 1}: migrate {times[0]}, cp and sha256sum {times[1]}", flush=True)
+            print(
+                f"round {number + 1}: {', '.join(f'{name} {took[name][-1].clock_s:.2f} s' for name in names)}",
+                flush=True,
+            )
     finally:
-        shutil.rmtree(whole)
+        remove(whole)
     print(f"\n{arguments.files:,} contexts{', converted' if arguments.converted else ''}; median of {arguments.rounds}")
-    theirs_took, ours_took = ([median(column) for column in zip(*side, strict=True)] for side in (peers, mine))
-    for name, (clock_s, cpu_s) in (("cp -a, sha256sum of both sides", theirs_took), ("migrate", ours_took)):
-        print(f"{name:32}{clock_s:7.2f} s   {clock_s / theirs_took[0]:.2f}   {cpu_s:7.2f} s of processor time")
+    for name in names:
+        clock_s, cpu_s = (median(column) for column in zip(*took[name], strict=True))
+        share = clock_s / median(one.clock_s for one in took["cp -a"])
+        print(f"{name:32}{clock_s:7.2f} s   {share:.2f}   {cpu_s:7.2f} s of processor time")
+    clocks = {name: [one.clock_s for one in took[name]] for name in names}
+    commands = {OURS: "symbiont-datad migrate --from legacy --yes"}
+    commands |= {name: PEERS[name].format("new") for name in names if name in PEERS}
+    keep(Figures([Line("contexts brought over", "s", clocks, (OURS,), (), arguments.files)], commands, missing=missing))
 
 
 if __name__ == "__main__":

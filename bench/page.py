@@ -1,141 +1,143 @@
-"""Runs the benchmarks one after the other and keeps their figures in docs/benchmarks.md.
+"""Measures against the peers, keeps the figures, and makes docs/benchmarks.md of all that were ever kept.
 
-    scripts/bench [--quick] [--list] [NAME…]
+    scripts/bench [--quick] [--list] [--page] [--without NAME…] [--results DIR] [NAME…]
 
-Each case is a script of its own in this directory. What it prints becomes its section of the page, with the command,
-the day and the load of the machine when it began; sections of cases that were not run stay as they were. `--quick` uses
-smaller sizes, to see that everything works, and writes nothing. Exit code 1: a case failed, missed a bar, or lacks a
-peer.
+NAME is a case (`clean`) or a piece of one (`clean/1M`); none means all. What a piece has measured is kept as JSON in
+DIR (`~/.cache/symbiont-datad-bench`), so that cases can be measured one at a time, and when the machine is quiet; each
+run ends with the page made anew of what is there, `--page` does only that. A piece that takes longer than its limit is
+ended. `--quick` uses small sizes to see that everything works, and leaves figures and page as they are.
+
+Exit code 1: a piece failed, missed a bar of its own, or lacks a program it can't do without.
 """
 
 import argparse
+import json
 import os
-import platform
-import re
-import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import figures, machine  # noqa: E402
+from bench.cases import CASES, Piece  # noqa: E402
+from bench.kept import Kept, load, save  # noqa: E402
+from bench.sections import page, picture  # noqa: E402
+
 PAGE = ROOT / "docs/benchmarks.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One script: what it answers, its arguments, those for `--quick`, and the programs that it can't do without."""
-
-    title: str
-    full: tuple[str, ...] = ()
-    quick: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-
-
-CASES = {
-    "create": Case("Making a tree", (), ("--rounds", "3"), ("systemd-tmpfiles",)),
-    "repair": Case(
-        "How long until a directory is right again", (), ("--rounds", "20"), ("gcc", "inotifywait", "taskset")
-    ),
-    "appends": Case("A storm of appends to logs", (), ("--seconds", "3")),
-    "idle": Case("Nothing happens for ten minutes", ("--seconds", "600"), ("--seconds", "5")),
-    "ready": Case("From exec to ready", (), ("--starts", "1")),
-    "sweep": Case("A sweep over contexts", (), ("--contexts", "1000", "--rounds", "1"), ("gzip",)),
-    "snapshots": Case("Snapshots", (), ("--scale", "0.02", "--rounds", "1"), ("borg",)),
-    "clean": Case("Retention", (), ("--files", "3000", "--rounds", "1"), ("find", "systemd-tmpfiles")),
-    "rotate": Case("Rotation of logs", (), ("--rotations", "2", "--size", "2", "--rounds", "1"), ("logrotate",)),
-    "ledger": Case("A ledger with 1,000,000 rows", (), ("--rows", "20000", "--starts", "1")),
-    "growth": Case("From 1,000 to 1,000,000 contexts", (), ("--sizes", "100", "1000")),
-}
+PICTURE = ROOT / "docs/benchmarks.svg"
+KEPT = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "symbiont-datad-bench"
 
 
 def main() -> int:
-    """Run the cases; the exit code."""
+    """Run what was asked for, make the page; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CASES))
-    parser.add_argument("--quick", action="store_true", help="small sizes; the page is not written")
-    parser.add_argument("--list", action="store_true", help="the cases, and nothing else")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="cases or pieces that are left out")
+    parser.add_argument("--quick", action="store_true", help="small sizes; nothing is kept, the page stays")
+    parser.add_argument("--list", action="store_true", help="all pieces, how long each took last, and when that was")
+    parser.add_argument("--page", action="store_true", help="measure nothing, make the page")
+    parser.add_argument("--results", type=Path, default=KEPT, metavar="DIR", help=f"where figures are kept ({KEPT})")
     given = parser.parse_args()
-    if unknown := set(given.names) - CASES.keys():
-        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    names = [f"{case}/{piece.name}" for case in CASES for piece in CASES[case].pieces]
+    known = {*names, *CASES}
+    if unknown := {*given.names, *given.without} - known:
+        parser.error(f"no such case or piece: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if given.list:
-        print("\n".join(f"{name:12}{case.title}" for name, case in CASES.items()))
+        show(given.results)
         return 0
-    failed = []
-    for name in given.names or CASES:
-        case = CASES[name]
-        missing = [program for program in case.needs if shutil.which(program) is None]
-        if missing:
-            print(f"== {name}: not run, {' and '.join(missing)} missing")
-            failed.append(name)
-            continue
-        words = ["bench/" + name + ".py", *(case.quick if given.quick else case.full)]
-        print(f"== {' '.join(words)}", flush=True)
-        load, begun = os.getloadavg()[0], time.time()
-        code, text = run(words)
-        if code != 0:
-            print(f"== {name}: ended with exit code {code}")
-            failed.append(name)
-        if text and not given.quick:
-            keep(name, section(name, words, text, load, begun, code))
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        results = Path(scratch) if given.quick else given.results
+        results.mkdir(parents=True, exist_ok=True)
+        if not given.page:
+            chosen = [name for name in names if is_meant(name, given.names or names)]
+            failed = measure([name for name in chosen if not is_meant(name, given.without)], results, quick=given.quick)
+        kept = load(results)
+        text, svg = page(kept), picture(kept)
+    if given.quick:
+        print(f"\n== a page of {len(text):,} characters, a picture of {len(svg):,}")
+    else:
+        PAGE.write_text(text, encoding="utf-8")
+        PICTURE.write_text(svg, encoding="utf-8")
+    if failed:
+        print(f"== not as they should be: {', '.join(failed)}")
     return int(bool(failed))
 
 
-def run(words: list[str]) -> tuple[int, str]:
-    """Run a script, show what it prints as it comes, hand back its exit code and that."""
-    lines = []
-    with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
-            lines.append(line.rstrip())
-    return process.returncode, "\n".join(lines).strip("\n")
+def is_meant(name: str, names: list[str]) -> bool:
+    """Whether a piece is among the names, by itself or with its case."""
+    return name in names or name.partition("/")[0] in names
 
 
-def section(name: str, words: list[str], text: str, load: float, begun: float, code: int) -> str:
-    """The section of a case, from its heading on."""
-    at = datetime.fromtimestamp(begun, UTC)
-    missed = "" if code == 0 else f" Exit code {code}: a bar was missed, or the case failed."
-    facts = f"`{' '.join(words)}` on {at:%Y-%m-%d}, load {load:.1f} when it began.{missed}"
-    return f"## {CASES[name].title}\n\n<!-- {name} -->\n{machine()}\n{facts}\n\n```text\n{text}\n```\n"
+def measure(names: list[str], results: Path, *, quick: bool) -> list[str]:
+    """Run pieces one after the other; those that failed."""
+    failed = []
+    for name in names:
+        case, _, piece = name.partition("/")
+        one = next(one for one in CASES[case].pieces if one.name == piece)
+        if quick and not one.quick and one.full:
+            continue
+        if missing := CASES[case].missing():
+            print(f"== {name}: not run, {' and '.join(missing)} missing", flush=True)
+            failed.append(name)
+            continue
+        found = run(case, one, quick=quick)
+        print(f"== {name}: {found.took_s / 60:.1f} minutes, exit code {found.code}\n", flush=True)
+        if not found.figures or (found.code != 0 and not quick):  # small sizes miss bars
+            failed.append(name)
+        if found.figures:
+            save(results, found)
+    return failed
 
 
-def machine() -> str:
-    """The machine and the versions, in a line. No name of a host, no path."""
-    cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    kind = subprocess.run(["stat", "-f", "-c", "%T", "/var/tmp"], capture_output=True, text=True, check=True).stdout
-    return (
-        f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
-        f"Linux {platform.release().split('-')[0]}, {kind.strip()}, Python {platform.python_version()}."
-    )
+def run(case: str, piece: Piece, *, quick: bool) -> Kept:
+    """Run a piece, which prints as it goes, and end it at its limit."""
+    words = [f"bench/{case}.py", *(piece.quick if quick else piece.full)]
+    print(f"== {' '.join(words)}", flush=True)
+    load, at, begun = os.getloadavg()[0], time.time(), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "figures.json")
+        environ = {**os.environ, figures.FILE: str(place)}
+        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environ, start_new_session=True)
+        code = followed(process, piece.limit_min * 60)
+        found = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
+    took = time.monotonic() - begun
+    programs = (*CASES[case].needs, *CASES[case].peers)
+    return Kept(
+        case, piece.name, " ".join(words), at, took, load, code, machine.described(), machine.versions(programs), found,
+    )  # fmt: skip
 
 
-def keep(name: str, new: str) -> None:
-    """Put a section in its place on the page; the order is that of the cases."""
-    head, found = read()
-    found[name] = new
-    text = "\n".join([head, *(found[one] for one in CASES if one in found)])
-    PAGE.write_text(text, encoding="utf-8")
+def followed(process: "subprocess.Popen[bytes]", limit_s: float) -> int:
+    """The exit code of a process. At the limit it is asked to end, so that it can clean up, and each minute again."""
+    begun = time.monotonic()
+    try:
+        while True:
+            left = begun + limit_s - time.monotonic()
+            try:
+                return process.wait(left if left > 0 else 60.0)
+            except subprocess.TimeoutExpired:
+                print(f"== more than {limit_s / 60:.0f} minutes: ended", flush=True)
+                os.killpg(process.pid, signal.SIGINT)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        raise
 
 
-HEAD = """# Benchmarks
-
-Written by `scripts/bench`. Each section is what one script of `bench/` printed; what the scripts do, how they are to
-be read, and what the figures say is in [bench/README.md](../bench/README.md). Ratios hold on other machines, absolute
-figures don't.
-"""
-
-
-def read() -> tuple[str, dict[str, str]]:
-    """The head of the page as it should be, and the sections that it has by now."""
-    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
-    named = {found[1]: one.rstrip("\n") + "\n" for one in sections if (found := re.search(r"<!-- (\w+) -->", one))}
-    return HEAD, named
+def show(results: Path) -> None:
+    """The pieces, and what is known of each."""
+    kept = {(one.case, one.piece): one for pieces in load(results).values() for one in pieces}
+    for case, about in CASES.items():
+        for piece in about.pieces:
+            one = kept.get((case, piece.name))
+            known = f"{one.took_s / 60:6.1f} min, {time.strftime('%Y-%m-%d %H:%M', time.gmtime(one.at))}" if one else ""
+            print(f"{case + '/' + piece.name:16}at most {piece.limit_min:4.0f} min {known:28}{about.title}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How long until a directory is right again: the daemon, a bare inotify loop in C, and inotifywait with a shell loop.
+"""How long until a directory is right again: the daemon, and what else keeps one (keepers.py).
 
-    .venv/bin/python bench/repair.py [--rounds 500] [--pin]
+    .venv/bin/python bench/repair.py [--while idle|backup|clean] [--rounds 500] [--files 100000] [--pin]
 
 Each round removes a directory, renames it out of the tree, or takes rights from it, and looks without pause until it is
-there with mode 0755. The peers take turns within every round, so noise of the machine hits all of them. A second table
-has the same while `symbiont-datad clean` works on 100,000 cache files of the same tree.
+there with mode 0755. The peers take turns within every round, so noise of the machine hits all of them. With `--while`
+the same is measured while `clean` works on so many cache files of the same tree, or `backup` on a fifth as many
+contexts, again and again.
 
 The process that measures never sleeps in its loop, so it takes one processor for itself, and on a machine with two the
 scheduler often has a peer wait behind it. With --pin it has the first processor and the peers have the others: that
@@ -12,7 +13,6 @@ shows the peers' own work.
 """
 
 import argparse
-import importlib.util
 import os
 import random
 import shutil
@@ -20,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.figures import Figures, Line, keep, percentile
+from bench.keepers import C_LOOP, COMMANDS, keepers
 from tests.process.running import COMMAND, Daemon, running, until
 
 _SETTINGS = """
@@ -34,16 +36,7 @@ guard.backoff_after = 1000000000
 undo_window = 0
 require_snapshot = false
 """
-_CACHE_FILES = 100_000
-_SHELL = """
-inotifywait -m -q -e delete,moved_from,attrib "$1" | while read -r _ events name; do
-    [ "$name" = "$2" ] || continue
-    case $events in
-        *ATTRIB*) [ "$(stat -c %a "$1/$2")" = 755 ] || chmod 755 "$1/$2" ;;
-        *) mkdir -p "$1/$2" ;;
-    esac
-done
-"""
+_OURS = "daemon"
 
 Peers = dict[str, Path]
 Times = dict[tuple[str, str], list[float]]
@@ -104,76 +97,80 @@ def rounds(count: int, peers: Peers, away: Path, going_on: Callable[[], bool] = 
     return found
 
 
+def lines(found: Times, peers: Peers, work: str) -> list[Line]:
+    """The figures: medians, and what one of a hundred takes longer than."""
+    during = "" if work == "idle" else f", while `{work}` works"
+    made = []
+    for kind in KINDS:
+        times = {peer: [took * 1e3 for took in found[kind, peer]] for peer in peers}
+        made.append(Line(f"{kind}{during}", "ms", times, (_OURS,), (C_LOOP,)))
+        late = {peer: [percentile(one, 0.99)] for peer, one in times.items()}
+        made.append(Line(f"{kind}{during}: 99th percentile", "ms", late, (_OURS,), (C_LOOP,)))
+    return made
+
+
 def table(found: Times, peers: Peers) -> None:
     """Print median, p99 and maximum in milliseconds, and the ratio of the medians and p99s to the C loop's."""
-    print(f"{'':14}{'':14}{'median ms':>10}{'p99 ms':>10}{'max ms':>10}{'median/C':>10}{'p99/C':>8}")
+    print(f"{'':14}{'':18}{'median ms':>10}{'p99 ms':>10}{'max ms':>10}{'median/C':>10}{'p99/C':>8}")
     for kind in KINDS:
-        base = sorted(found[kind, "C loop"])
+        base = found[kind, C_LOOP]
         for peer in peers:
-            times = sorted(found[kind, peer])
-            median, late = times[len(times) // 2], times[len(times) * 99 // 100]
-            ratios = median / base[len(base) // 2], late / base[len(base) * 99 // 100]
+            times = found[kind, peer]
+            middle, late = median(times), percentile(times, 0.99)
+            ratios = middle / median(base), late / percentile(base, 0.99)
             print(
-                f"{kind:14}{peer:14}{median * 1e3:10.3f}{late * 1e3:10.3f}{times[-1] * 1e3:10.3f}"
+                f"{kind:14}{peer:18}{middle * 1e3:10.3f}{late * 1e3:10.3f}{max(times) * 1e3:10.3f}"
                 f"{ratios[0]:10.1f}{ratios[1]:8.1f}"
             )
 
 
-@contextmanager
-def process(*command: str, group: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for as long as the block runs; with `group`, what it started ends with it."""
-    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=group)
-    try:
-        yield started
-    finally:
-        if group:
-            os.killpg(started.pid, 15)
-        else:
-            started.terminate()
-        started.wait()
+class Work:
+    """Runs a command again and again, each time with something to do; `going_on()` starts the next when none runs."""
 
-
-class Cleaning:
-    """Runs `clean` on a full cache again and again; `going_on()` starts the next one when there is none."""
-
-    def __init__(self, daemon: Daemon, prefix: list[str]) -> None:
-        self._daemon = daemon
-        self._prefix = prefix
-        self._cache = daemon.root / "prompts" / "cache"
+    def __init__(self, daemon: Daemon, word: str, files: int, prefix: list[str]) -> None:
+        self._command = [*prefix, *COMMAND, "--config", str(daemon.config), "--root", str(daemon.root), word]
+        self._fill = {"clean": self._cache, "backup": self._contexts}[word]
+        self._root = daemon.root
+        self._files = files
         self._process: subprocess.Popen[bytes] | None = None
         self.took: list[float] = []
         self._begun = 0.0
 
     def going_on(self) -> bool:
-        """Whether a clean is at work now."""
+        """Whether one is at work now."""
         if self._process is not None and self._process.poll() is None:
             return True
         if self._process is not None:
             self.took.append(time.monotonic() - self._begun)
             if self._process.returncode not in (0, 3):
-                raise SystemExit(f"clean ended with {self._process.returncode}")
+                raise SystemExit(f"{self._command[-1]} ended with {self._process.returncode}")
         self._fill()
         self._begun = time.monotonic()
-        self._process = subprocess.Popen(
-            [*self._prefix, *COMMAND, "--config", str(self._daemon.config), "--root", str(self._daemon.root), "clean"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(0.5)  # imports
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(self._command, stdin=quiet, stdout=quiet, stderr=quiet)
+        time.sleep(0.3)  # imports
         return self._process.poll() is None
 
-    def _fill(self) -> None:
-        """100,000 files, nine of ten older than the rule allows."""
+    def _cache(self) -> None:
+        """So many files of cache, nine of ten older than the rule allows."""
         old = time.time() - 40 * 86400
-        fd = os.open(self._cache, os.O_RDONLY)
-        for number in range(_CACHE_FILES):
+        self._make(self._root / "prompts/cache", self._files, lambda _: b"{}", lambda n: old if n % 10 else None)
+
+    def _contexts(self) -> None:
+        """A fifth as many contexts, all of them new."""
+        self._make(self._root / "state/agents", self._files // 5, lambda _: random.randbytes(4000), lambda _: None)
+
+    def _make(
+        self, folder: Path, count: int, content: Callable[[int], bytes], at: Callable[[int], float | None]
+    ) -> None:
+        fd = os.open(folder, os.O_RDONLY)
+        for number in range(count):
             name = f"{number:032x}.json"
-            file = os.open(name, os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=fd)
-            os.write(file, b"{}")
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=fd)
+            os.write(file, content(number))
             os.close(file)
-            if number % 10:
-                os.utime(name, (old, old), dir_fd=fd)
+            if (when := at(number)) is not None:
+                os.utime(name, (when, when), dir_fd=fd)
         os.close(fd)
 
     def stop(self) -> None:
@@ -187,45 +184,34 @@ def main() -> None:
     """Start the peers, take turns, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--while", dest="work", choices=["idle", "backup", "clean"], default="idle")
+    parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--pin", action="store_true")
     given = parser.parse_args()
-    count = given.rounds
     processors = sorted(os.sched_getaffinity(0))
     if given.pin:
         os.sched_setaffinity(0, processors[1:])  # the peers inherit it
     base = Path(tempfile.mkdtemp(prefix="bench-repair-", dir="/var/tmp"))
     try:
-        loop = base / "inotify_loop"
-        subprocess.run(["gcc", "-O2", "-o", loop, Path(__file__).parent / "inotify_loop.c"], check=True)
-        peers: Peers = {
-            "daemon": base / "data/logs/agents",
-            "C loop": base / "c/dir",
-            "inotifywait": base / "shell/dir",
-        }
-        for peer in ("C loop", "inotifywait"):
-            peers[peer].mkdir(parents=True)
-        with (
-            process(str(loop), str(peers["C loop"])),
-            process("bash", "-c", _SHELL, "bash", str(base / "shell"), "dir", group=True),
-            running(base, _SETTINGS) as daemon,
-        ):
+        with keepers(base) as (others, missing), running(base, _SETTINGS) as daemon:
+            peers: Peers = {_OURS: base / "data/logs/agents", **others}
             time.sleep(3.0)  # the first jobs
             until(lambda: not daemon.children(), 60.0)
             if given.pin:
                 os.sched_setaffinity(0, processors[:1])
-            print(f"idle, {count} rounds{', pinned' if given.pin else ''}")
-            table(rounds(count, peers, base / "away"), peers)
-            run_clean = Cleaning(daemon, ["taskset", "-c", ",".join(map(str, processors))] if given.pin else [])
-            if importlib.util.find_spec("symbiont_datad.jobs.clean") is None:
-                print("\nno jobs/clean.py yet: nothing measured while a clean runs")
-                return
-            try:
-                found = rounds(count, peers, base / "away", run_clean.going_on)
-            finally:
-                run_clean.stop()
-            took = ", ".join(f"{seconds:.1f}" for seconds in run_clean.took)
-            print(f"\nwhile `clean` works on {_CACHE_FILES} cache files, {count} rounds (cleans took {took} s)")
-            table(found, peers)
+            print(f"{given.work}, {given.rounds} rounds{', pinned' if given.pin else ''}")
+            if given.work == "idle":
+                found = rounds(given.rounds, peers, base / "away")
+            else:
+                prefix = ["taskset", "-c", ",".join(map(str, processors))] if given.pin else []
+                work = Work(daemon, given.work, given.files, prefix)
+                try:
+                    found = rounds(given.rounds, peers, base / "away", work.going_on)
+                finally:
+                    work.stop()
+                print(f"each {given.work} took {', '.join(f'{seconds:.1f}' for seconds in work.took)} s")
+        table(found, peers)
+        keep(Figures(lines(found, peers, given.work), {_OURS: "symbiont-datad run", **COMMANDS}, missing=missing))
     finally:
         shutil.rmtree(base)
 

@@ -23,6 +23,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.figures import Figures, Line, keep
 from tests.jobs.log_writing import archives_of, content_of, holding, line, until_larger, writing
 
 _LOGROTATE = """
@@ -86,6 +87,8 @@ def _their_archives(log: Path) -> list[Path]:
     return sorted(found, key=lambda path: -int(path.name.removesuffix(".gz").rpartition(".")[2]))
 
 
+OURS, THEIRS = ("rotate", "rotate, zstd"), ("logrotate copytruncate", "logrotate copytruncate, gzip")
+COMMANDS = {OURS[0]: "symbiont-datad rotate", THEIRS[0]: "logrotate -f CONF (copytruncate, rotate 100000, size 1)"}
 TOOLS = (
     Tool("rotate", _our_log("none"), _our_command, archives_of),
     Tool("rotate, zstd", _our_log("zstd"), _our_command, archives_of),
@@ -102,7 +105,12 @@ class Loss:
     missing: int
     twice: int
     torn: int
-    seconds: float
+    times: list[float]
+
+    @property
+    def seconds(self) -> float:
+        """The median."""
+        return median(self.times)
 
 
 def under_a_writer(tool: Tool, base: Path, rotations: int, rate: float) -> Loss:
@@ -118,7 +126,7 @@ def under_a_writer(tool: Tool, base: Path, rotations: int, rate: float) -> Loss:
     expected = {line(number).rstrip(b"\n"): number for number in range(count)}
     numbers = [expected.get(one) for one in found if one.strip()]
     known = [number for number in numbers if number is not None]
-    return Loss(count, count - len({*known}), len(known) - len({*known}), numbers.count(None), median(took))
+    return Loss(count, count - len({*known}), len(known) - len({*known}), numbers.count(None), took)
 
 
 def while_idle(tool: Tool, base: Path, size: int) -> float:
@@ -179,6 +187,27 @@ def main() -> None:
     for name, one in loss.items():
         figures = f"{one.written:>11,}{one.missing:>9,}{one.twice:>7,}{one.torn:>6,}{one.seconds:>8.2f}"
         print(f"{name:30}{figures}{median(idle[name]):>10.2f}")
+    keep(Figures(lines_of(loss, idle, given.size), COMMANDS))
+
+
+def lines_of(loss: dict[str, Loss], idle: dict[str, list[float]], size: int) -> list[Line]:
+    """The same for the page: what writes archives as they are, and what compresses them."""
+    made = []
+    for ours, theirs, how in ((OURS[0], THEIRS[0], "as they are"), (OURS[1], THEIRS[1], "compressed")):
+        both = (ours, theirs)
+        lost = {who: [loss[who].missing / loss[who].written * 1e6] for who in both}
+        made += [
+            Line(f"lost of a million lines, archives {how}", "lines", lost, (ours,)),
+            Line(
+                f"torn or twice, archives {how}",
+                "lines",
+                {who: [loss[who].torn + loss[who].twice] for who in both},
+                (ours,),
+            ),
+            Line(f"a rotation under the writer, {how}", "s", {who: loss[who].times for who in both}, (ours,)),
+            Line(f"a log of {size} MiB, {how}", "s", {who: idle[who] for who in both}, (ours,)),
+        ]
+    return made
 
 
 if __name__ == "__main__":

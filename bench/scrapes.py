@@ -21,8 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.figures import Figures, Line, keep, percentile
 from bench.idle import memory_kib, own_cpu_s
-from bench.repair import process
+from bench.keepers import C_LOOP, built, process
 from tests.process.running import running, until
 from tests.process.test_http import free_port
 
@@ -60,14 +61,14 @@ def main() -> None:
         f"{'repair ms: median, p99':>24}{'C loop ms: median, p99':>24}{'CPU %':>7}{'RSS MiB':>9}"
     )
     try:
-        loop, kept = base / "inotify_loop", base / "c/dir"
-        subprocess.run(["gcc", "-O2", "-o", loop, Path(__file__).parent / "inotify_loop.c"], check=True)
+        loop, kept = built(base), base / "c/dir"
         kept.mkdir(parents=True)
+        lines: list[Line] = []
         settings = f"http.listen = '127.0.0.1:{port}'\nguard.backoff_after = 1000000000"
         with process(str(loop), str(kept)), running(base, settings) as daemon:
             time.sleep(3.0)  # the first jobs
             until(lambda: not daemon.children(), 60.0)
-            peers = {"daemon": daemon.root / "logs/agents", "C loop": kept}
+            peers = {"daemon": daemon.root / "logs/agents", C_LOOP: kept}
             for kind, words in _KINDS.items():
                 before = own_cpu_s(daemon.pid)
                 callers = None
@@ -79,9 +80,30 @@ def main() -> None:
                 took = repairs(peers, given.seconds - 1)
                 heard = json.loads(callers.communicate()[0]) if callers is not None else {}
                 cpu = 100 * (own_cpu_s(daemon.pid) - before) / given.seconds
-                row(kind, heard, took, cpu, memory_kib(daemon.pid)["VmRSS"] / 1024, given.seconds)
+                rss = memory_kib(daemon.pid)["VmRSS"] / 1024
+                row(kind, heard, took, cpu, rss, given.seconds)
+                lines += figures(kind, heard, took, cpu, rss)
+        keep(Figures(lines, {"daemon": f"{given.rate} requests a second for /metrics, each on a new connection"}))
     finally:
         shutil.rmtree(base)
+
+
+def figures(
+    kind: str, heard: dict[str, dict[str, float]], took: dict[str, list[float]], cpu: float, rss: float
+) -> list[Line]:
+    """The same for the page."""
+    times = {who: [one * 1e3 for one in found] for who, found in took.items()}
+    late = {who: [percentile(found, 0.99)] for who, found in times.items()}
+    calls = "nobody calls" if kind == "nobody" else kind
+    made = [
+        Line(f"{calls}: repaired", "ms", times, ("daemon",), (C_LOOP,)),
+        Line(f"{calls}: repaired, 99th percentile", "ms", late, ("daemon",), (C_LOOP,)),
+        Line(f"{calls}: processor", "% of a core", {"daemon": [cpu]}, ("daemon",)),
+        Line(f"{calls}: memory", "MiB", {"daemon": [rss]}, ("daemon",)),
+    ]
+    if "took_ms" in heard:
+        made.append(Line(f"{calls}: answered", "ms", {"daemon": [heard["took_ms"]["median"]]}, ("daemon",)))
+    return made
 
 
 def row(

@@ -37,6 +37,11 @@ from typing import Any
 
 import symbiont_datad
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.figures import Figures, Line, keep  # noqa: E402
+
 CONTEXTS, VECTOR_FILES, VECTOR_BYTES = 60_000, 8, 64 << 20
 LONGEST_S = 900.0
 SAMPLE_S = 0.02
@@ -45,7 +50,7 @@ NOT_OURS = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
 SETTLE_S = 2.5
 """So old a change has to be before a tool trusts that there was no other one after it."""
 
-OURS, RESTIC, BORG = "ours", "restic", "borg"
+OURS, RESTIC, BORG, TAR = "ours", "restic", "borg", "tar, zstd"
 FIRST, NOTHING, CHANGED, PRUNE, CHECK, CHECK_DATA, RESTORE = (
     "first", "nothing", "changed", "prune", "check", "check-data", "restore",
 )  # fmt: skip
@@ -268,7 +273,19 @@ def borg(case: str, own: Path, source: Path) -> list[Run]:
     return [Run(["borg", *one], environment, directory) for one in words[case]]
 
 
-TOOLS = {OURS: ours, RESTIC: restic, BORG: borg}
+def tar(case: str, own: Path, source: Path) -> list[Run]:
+    """The floor: everything read and packed once, everything unpacked; it knows of nothing that it has seen before."""
+    archive = f"{own}/repository/all.tar.zst"
+    words = {
+        "init": ["mkdir", f"{own}/repository"],
+        "version": ["zstd", "--version"],
+        FIRST: ["sh", "-c", 'tar -C "$1" -cf - . | zstd -3 -T0 -q -o "$2" && sync "$2"', "sh", str(source), archive],
+        RESTORE: ["sh", "-c", 'mkdir "$2" && zstd -dq "$1" -c | tar -C "$2" -xf -', "sh", archive, f"{own}/restored"],
+    }
+    return [Run(words[case])] if case in words else []
+
+
+TOOLS = {OURS: ours, RESTIC: restic, BORG: borg, TAR: tar}
 
 
 # Measuring
@@ -388,6 +405,8 @@ def one_round(work: Path, tools: Sequence[str], cases: Sequence[str], number: in
             tool = tools[(number + turn) % len(tools)]
             own = work / tool
             runs = TOOLS[tool](case, own, source)
+            if not runs:
+                continue
             os.sync()
             warm = source if case in (FIRST, NOTHING, CHANGED) else own / "repository"
             for path, _ in files_below(warm):
@@ -401,7 +420,7 @@ def one_round(work: Path, tools: Sequence[str], cases: Sequence[str], number: in
             if case in (FIRST, PRUNE):
                 results.sizes.setdefault(tool, {})[case] = size_of(own / "repository")
             if case == RESTORE:
-                if number == 0 and (found := differences(source, own / "restored")):
+                if number == 0 and tool != TAR and (found := differences(source, own / "restored")):
                     raise SystemExit(f"{tool}: {len(found)} files came back different: {', '.join(found[:5])}")
                 # It goes when all is done: ext4 without a journal takes long to make a file where many were removed in
                 # the last five minutes (fs/ext4/ialloc.c, "recently_deleted").
@@ -442,18 +461,20 @@ class Row:
 def rows(results: Results, cases: Sequence[str]) -> Iterator[Row]:
     """The lines of the report."""
     for case in cases:
-        costs = {tool: found[case] for tool, found in results.costs.items()}
+        costs = {tool: found[case] for tool, found in results.costs.items() if case in found}
         figures = {tool: _spread([cost.wall_s for cost in found]) for tool, found in costs.items()}
         ratio = _ratio(costs, lambda cost: cost.wall_s)
         cpu = _ratio(costs, lambda cost: cost.cpu_s)
         yield Row(f"{CASES[case]}, s", figures, ratio, BARS.get(case), "" if cpu is None else f"CPU {cpu:.2f}")
     for case in cases:
         yield _bytes_row(
-            f"{CASES[case]}, peak MiB", {tool: found[case] for tool, found in results.peaks.items()}, MEMORY_BAR
+            f"{CASES[case]}, peak MiB",
+            {tool: found[case] for tool, found in results.peaks.items() if case in found},
+            MEMORY_BAR,
         )
     for case in (FIRST, PRUNE):
         if case in cases:
-            sizes = {tool: found[case] for tool, found in results.sizes.items()}
+            sizes = {tool: found[case] for tool, found in results.sizes.items() if case in found}
             yield _bytes_row(f"repository after {CASES[case]}, MiB", sizes, SIZE_BAR)
 
 
@@ -513,7 +534,8 @@ def main() -> None:
     for case in tuple(wanted):
         wanted |= NEEDS.get(case, set())
     cases = [case for case in CASES if case in wanted]
-    tools = [OURS, *given.peer]
+    peers = [peer for peer in given.peer if shutil.which(restic_path() if peer == RESTIC else peer)]
+    tools = [OURS, *peers, TAR]
     if given.work:
         given.work.mkdir(parents=True, exist_ok=True)
     work = (given.work or Path(tempfile.mkdtemp(prefix="bench-snapshots-", dir="/var/tmp"))).resolve()
@@ -528,6 +550,13 @@ def main() -> None:
         for number in range(given.rounds + 1):
             one_round(work, tools, cases, number, results)
         found = list(rows(results, [case for case in cases if not given.only or case in given.only]))
+        keep(
+            Figures(
+                list(lines(results, cases, round(CONTEXTS * given.scale))),
+                {f"{tool}, {CASES[case]}": text for tool in tools for case, text in commands(tool)},
+                missing=[peer for peer in given.peer if peer not in peers],
+            )
+        )
         if given.json:
             print(json.dumps(document(about, versions, given.rounds, results, found), indent=2))
         else:
@@ -547,10 +576,33 @@ def show(about: str, versions: dict[str, str], rounds: int, found: list[Row], to
         print(row.line(tools))
     print("\nWhat was run:")
     for tool in tools:
-        for case in CASES:
-            if case not in (NOTHING, CHANGED):
-                for run in TOOLS[tool](case, Path("OWN"), Path("DATA")):
-                    print(f"  {CASES[case]:16}{' '.join([Path(run.command[0]).name, *run.command[1:]])}")
+        for case, text in commands(tool):
+            print(f"  {CASES[case]:16}{text}")
+
+
+def commands(tool: str) -> Iterator[tuple[str, str]]:
+    """What is run for each case."""
+    for case in CASES:
+        if case not in (NOTHING, CHANGED):
+            for run in TOOLS[tool](case, Path("OWN"), Path("DATA")):
+                first, *further = run.command
+                if first == sys.executable:
+                    first, further = "symbiont-datad", further[2:]
+                yield case, " ".join([Path(first).name, *further])
+
+
+def lines(results: Results, cases: Sequence[str], size: int) -> Iterator[Line]:
+    """The same for the page."""
+    for case in cases:
+        times = {tool: [one.wall_s for one in found[case]] for tool, found in results.costs.items() if case in found}
+        yield Line(CASES[case], "s", times, floors=(TAR,), size=size)
+    for case in cases:
+        peaks = {tool: [found[case] / 2**20] for tool, found in results.peaks.items() if case in found and tool != TAR}
+        yield Line(f"{CASES[case]}: peak of memory", "MiB", peaks, size=size)
+    for case in (FIRST, PRUNE):
+        if case in cases:
+            sizes = {tool: [found[case] / 2**20] for tool, found in results.sizes.items() if case in found}
+            yield Line(f"repository after {CASES[case]}", "MiB", sizes, floors=(TAR,), size=size)
 
 
 def document(about: str, versions: dict[str, str], rounds: int, results: Results, found: list[Row]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
     bench/sweep.py [--contexts 20000] [--rounds 5] [--json]
 
-In each round: `find … -print0 | xargs -0 gzip -t`, a first sweep with an empty ledger, and the next one, in which
-nothing has changed. The sweeps run in this process; the autosave, which `snapshots.py` measures, is left out. What
-counts is the fastest of each: what others do on the machine only adds. Exit code 1: a bar was missed.
+In each round: `find … -print0 | xargs -0 gzip -t`, a first sweep with an empty ledger, the next one, in which nothing
+has changed, and one after 1 % were saved anew. The sweeps run in this process; the autosave, which `snapshots.py`
+measures, is left out. What counts for the bars is the fastest of each: what others do on the machine only adds. Exit
+code 1: a bar was missed.
 """
 
 import argparse
+import gzip
 import json
 import os
 import random
@@ -22,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "daemon"), str(ROOT)]
 
+from bench.figures import Figures, Line, keep  # noqa: E402
 from symbiont_datad.events import configure  # noqa: E402
 from symbiont_datad.jobs import sweep as sweeping  # noqa: E402
 from symbiont_datad.jobs.context import JobSettings  # noqa: E402
@@ -33,6 +36,7 @@ from tests.jobs.making import settings_for  # noqa: E402
 
 WORDS = """agent plan policy tool secret budget invoice customer retry cluster vector embed recall summary draft
 review deploy rollback schedule token quota latency region shard replica index prompt answer context memory"""
+PEER = "gzip -t"
 FIRST, NEXT = 1.5, 0.10
 """The bars, as shares of the time of `gzip -t`."""
 
@@ -49,16 +53,30 @@ def main() -> int:
     try:
         settings = settings_for(base)
         size = make(Path(settings.layout.root, "state/agents"), given.contexts)
-        figures = [measure(settings) for _ in range(given.rounds)]
+        figures = [measure(settings, number) for number in range(given.rounds)]
     finally:
         shutil.rmtree(base)
     best = {name: min(figure[name] for figure in figures) for name in figures[0]}
     shares = {name: best[name] / best["gzip"] for name in ("first", "next")}
+    of = {name: [figure[name] for figure in figures] for name in ("gzip", "next", "changed", "first")}
+    keep(
+        Figures(
+            [
+                Line(what, "s", {"sweep": of[name], PEER: of["gzip"]}, ("sweep",), (), given.contexts)
+                for name, what in (("next", "nothing changed"), ("changed", "1 % changed"), ("first", "all changed"))
+            ],
+            {PEER: "find DIR -name '*.json.gz' -print0 | xargs -0 gzip -t"},
+        )
+    )
     if given.json:
         print(json.dumps({"contexts": given.contexts, "bytes": size, "seconds": best, "ratios": shares}))
     else:
         print(f"{given.contexts} contexts, {size / 1e6:.0f} MB compressed; the best of {given.rounds} rounds")
-        for name, words, bar in (("gzip", "gzip -t", 1.0), ("first", "first sweep", FIRST), ("next", "the next", NEXT)):
+        rows = (
+            ("gzip", "gzip -t", 1.0), ("first", "first sweep", FIRST), ("next", "the next", NEXT),
+            ("changed", "1 % changed", FIRST),
+        )  # fmt: skip
+        for name, words, bar in rows:
             share, cpu = best[name] / best["gzip"], best[f"{name}_cpu"]
             print(f"{words:<12} {best[name]:.3f} s  {share:.3f} (bar {bar})  processor {cpu / best['gzip_cpu']:.3f}")
     return int(shares["first"] > FIRST or shares["next"] > NEXT)
@@ -81,17 +99,29 @@ def make(agents: Path, count: int) -> int:
     return size
 
 
-def measure(settings: JobSettings) -> dict[str, float]:
+def measure(settings: JobSettings, number: int) -> dict[str, float]:
     """One round, in seconds of the clock and, as `…_cpu`, of the processor."""
     shutil.rmtree(settings.daemon_dir, ignore_errors=True)
     agents = f"{settings.layout.root}/state/agents"
     find = f"find {agents} -name '*.json.gz' -print0 | xargs -0 gzip -t"
     with Ledger(settings.ledger_path) as ledger:
-        return {
+        found = {
             **timed("gzip", lambda: subprocess.run(["sh", "-c", find], check=True)),
             **timed("first", lambda: run_here("sweep", settings, ledger)),
             **timed("next", lambda: run_here("sweep", settings, ledger)),
         }
+        change(Path(agents), number)
+        return {**found, **timed("changed", lambda: run_here("sweep", settings, ledger))}
+
+
+def change(agents: Path, number: int) -> None:
+    """Save 1 % of the contexts anew, with one more thing in each, an hour ago."""
+    files = sorted(agents.glob("*.json.gz"))
+    for path in random.Random(number).sample(files, max(len(files) // 100, 1)):
+        value, at = json.loads(gzip.decompress(path.read_bytes())), path.stat().st_mtime + 1
+        value["metadata"] = {"changed": str(number)}
+        path.write_bytes(contexts.zipped(value))
+        os.utime(path, (at, at))
 
 
 def timed(name: str, work: Callable[[], object]) -> dict[str, float]:
