@@ -18,19 +18,15 @@ import compileall
 import json
 import os
 import platform
-import random
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,9 +36,27 @@ import symbiont_datad
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench.archivers import (  # noqa: E402
+    BORG,
+    CASES,
+    CHANGED,
+    CHECK,
+    CHECK_DATA,
+    FIRST,
+    NOTHING,
+    OURS,
+    PRUNE,
+    RESTIC,
+    RESTORE,
+    TAR,
+    TOOLS,
+    Run,
+    commands,
+    restic_path,
+)  # fmt: skip
+from bench.corpus import CONTEXTS, change, differences, files_below, make  # noqa: E402
 from bench.figures import Figures, Line, keep  # noqa: E402
 
-CONTEXTS, VECTOR_FILES, VECTOR_BYTES = 60_000, 8, 64 << 20
 LONGEST_S = 900.0
 SAMPLE_S = 0.02
 NOT_OURS = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
@@ -50,19 +64,6 @@ NOT_OURS = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
 SETTLE_S = 2.5
 """So old a change has to be before a tool trusts that there was no other one after it."""
 
-OURS, RESTIC, BORG, TAR = "ours", "restic", "borg", "tar, zstd"
-FIRST, NOTHING, CHANGED, PRUNE, CHECK, CHECK_DATA, RESTORE = (
-    "first", "nothing", "changed", "prune", "check", "check-data", "restore",
-)  # fmt: skip
-CASES = {
-    FIRST: "first backup",
-    NOTHING: "nothing changed",
-    CHANGED: "1 % changed",
-    PRUNE: "forget, prune",
-    CHECK: "check",
-    CHECK_DATA: "check with data",
-    RESTORE: "restore",
-}
 BARS = {FIRST: 0.8, NOTHING: 0.2, CHANGED: 0.3, PRUNE: 0.8, CHECK_DATA: 1.0, RESTORE: 0.7}
 """The share of restic's time that is allowed."""
 SIZE_BAR, MEMORY_BAR = 1.02, 1.0
@@ -74,218 +75,6 @@ NEEDS = {
     CHECK_DATA: {FIRST},
     RESTORE: {FIRST, CHANGED},
 }
-
-
-# The files
-
-
-class Writer:
-    """Writes contexts and vectors; the same seed gives the same bytes."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        syllables = [a + b for a in "bcdfghlmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "in", "or", "ist")]
-        self._words = sorted({"".join(self._random.choices(syllables, k=1 + n % 3)) for n in range(4000)})
-        self._random.shuffle(self._words)
-        self._weights = list(accumulate(1 / rank for rank in range(1, len(self._words) + 1)))  # as in any language
-
-    def context(self, agent: str) -> bytes:
-        """One agent's context: 3 to 6 KB of JSON."""
-        chance, at = self._random, self._random.uniform(1.7e9, 1.8e9)
-        turns = [self._turn(at - 60 * n) for n in range(chance.randint(2, 4))]
-        items = [self._item(at) for _ in range(chance.randint(2, 4))]
-        context = {
-            "agent_id": agent,
-            "session_id": self._id(),
-            "memory": {
-                "working_memory": {"variables": {"step": chance.randint(1, 9)}, "active_goals": [self._text(4)],
-                                   "current_context": None, "attention_focus": []},
-                "short_term": items[:2], "long_term": items[2:], "episodic_memory": [], "semantic_memory": [],
-            },
-            "knowledge_base": {"facts": [], "procedures": [], "learned_patterns": [], "shared_knowledge": [],
-                               "domain_expertise": {}},
-            "conversation_history": turns,
-            "metadata": {},
-            "created_at": _moment(at - 86_400),
-            "updated_at": _moment(at),
-            "retention_policy": {"session_retention": {"secs": 86_400, "nanos": 0},
-                                 "memory_retention": {"secs": 604_800, "nanos": 0},
-                                 "knowledge_retention": {"secs": 2_592_000, "nanos": 0},
-                                 "auto_archive": True, "encryption_required": False},
-        }  # fmt: skip
-        return json.dumps(context, indent=2).encode()
-
-    def vectors(self, size: int) -> bytearray:
-        """Components of unit vectors as float32: the exponents are of a few values, the mantissas of any."""
-        highest = bytes(struct.pack("<f", self._random.gauss(0, 0.03))[3] for _ in range(256))
-        found = bytearray(self._random.randbytes(size))
-        found[3::4] = self._random.randbytes(len(found[3::4])).translate(highest)
-        return found
-
-    def agent(self) -> str:
-        """A new agent's id."""
-        return self._id()
-
-    def _id(self) -> str:
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-
-    def _text(self, words: int) -> str:
-        return " ".join(self._random.choices(self._words, cum_weights=self._weights, k=words))
-
-    def _turn(self, at: float) -> dict[str, Any]:
-        return {"id": self._id(), "role": self._random.choice(["User", "Agent", "Tool"]),
-                "content": self._text(self._random.randint(15, 75)), "timestamp": _moment(at), "context_used": [],
-                "knowledge_used": []}  # fmt: skip
-
-    def _item(self, at: float) -> dict[str, Any]:
-        return {"id": self._id(), "content": self._text(self._random.randint(15, 45)), "memory_type": "Episodic",
-                "importance": round(self._random.random(), 3), "access_count": self._random.randint(0, 40),
-                "last_accessed": _moment(at), "created_at": _moment(at - 3600), "embedding": None,
-                "metadata": {}}  # fmt: skip
-
-
-def _moment(at: float) -> dict[str, int]:
-    return {"secs_since_epoch": int(at), "nanos_since_epoch": int(at % 1 * 1e9)}
-
-
-def make(root: Path, scale: float) -> None:
-    """The tree that is backed up."""
-    writer = Writer(1)
-    agents, collection = root / "state/agents", root / "vector_db/collections/memories"
-    agents.mkdir(parents=True)
-    collection.mkdir(parents=True)
-    for _ in range(round(CONTEXTS * scale)):
-        agent = writer.agent()
-        (agents / f"{agent}.json").write_bytes(writer.context(agent))
-    for number in range(VECTOR_FILES):
-        (collection / f"segment-{number}.bin").write_bytes(writer.vectors(round(VECTOR_BYTES * scale)))
-
-
-def change(root: Path, seed: int) -> int:
-    """Rewrite 1 % of the contexts in place; returns how many."""
-    writer = Writer(1000 + seed)
-    files = sorted((root / "state/agents").iterdir())
-    chosen = random.Random(seed).sample(files, max(len(files) // 100, 1))
-    for file in chosen:
-        file.write_bytes(writer.context(file.stem))
-    return len(chosen)
-
-
-def files_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file: its path relative to the root, and its lstat."""
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = os.path.join(folder, name)
-            yield os.path.relpath(path, root), os.lstat(path)
-
-
-def differences(a: Path, b: Path) -> list[str]:
-    """The paths of files that differ in content, mode, owner or time of change, or that one of the two lacks."""
-    ours, theirs = dict(files_below(a)), dict(files_below(b))
-    return sorted(
-        (ours.keys() ^ theirs.keys())
-        | {path for path in ours.keys() & theirs.keys() if _facts(ours[path]) != _facts(theirs[path])}
-        | {path for path in ours.keys() & theirs.keys() if (a / path).read_bytes() != (b / path).read_bytes()}
-    )
-
-
-def _facts(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_mode, found.st_uid, found.st_gid, found.st_size, found.st_mtime_ns
-
-
-# The tools
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One command: its arguments, what its environment has besides, and the directory (it is made) where it starts."""
-
-    command: Sequence[str]
-    environment: dict[str, str] = field(default_factory=dict)
-    directory: Path | None = None
-
-
-Tool = Callable[[str, Path], list[Run]]
-"""The commands of a case (or of `init` and `version`), for a tool whose own directory is given."""
-
-
-def ours(case: str, own: Path, source: Path) -> list[Run]:
-    """This project: settings in a file that names the repository, all else at its default."""
-    config = own / "datad.toml"
-    if case == "init":
-        text = f'root_data_dir = "{source}"\ndaemon_dir = "{own}/datad"\nbackup_count = 100\n'
-        config.write_text(f'{text}[backup]\nrepository = "{own}/repository"\n')
-    words = {
-        "init": ["repository", "init"],
-        "version": ["--version"],
-        **{case: ["backup"] for case in (FIRST, NOTHING, CHANGED)},
-        PRUNE: ["prune"],
-        CHECK: ["verify"],
-        CHECK_DATA: ["verify", "--read-data"],
-        RESTORE: ["restore", "latest", "--target", f"{own}/restored"],
-    }
-    environment = {"SYMBIONT_DATAD_BACKUP_COUNT": "1"} if case == PRUNE else {}
-    options = [] if case == "version" else ["--config", str(config)]
-    return [Run([sys.executable, "-m", "symbiont_datad", *options, *words[case]], environment)]
-
-
-def restic(case: str, own: Path, source: Path) -> list[Run]:
-    """restic with its cache, quiet, as it is run from a timetable."""
-    words = {
-        "init": ["init"],
-        "version": ["version"],
-        **{case: ["backup", str(source)] for case in (FIRST, NOTHING, CHANGED)},
-        PRUNE: ["forget", "--keep-last", "1", "--prune"],
-        CHECK: ["check"],
-        CHECK_DATA: ["check", "--read-data"],
-        RESTORE: ["restore", f"latest:{source}", "--target", f"{own}/restored"],
-    }
-    environment = {
-        "RESTIC_PASSWORD": "bench",
-        "RESTIC_REPOSITORY": f"{own}/repository",
-        "RESTIC_CACHE_DIR": f"{own}/cache",
-    }
-    return [Run([restic_path(), "-q", *words[case]], environment)]
-
-
-def restic_path() -> str:
-    """The restic that is measured."""
-    return os.environ.get("DATAD_RESTIC") or shutil.which("restic") or "restic"
-
-
-def borg(case: str, own: Path, source: Path) -> list[Run]:
-    """borg with the nearest that it has: encryption, zstd at level 3."""
-    repository = f"{own}/repository"
-    words = {
-        "init": [["init", "--encryption", "repokey", repository]],
-        "version": [["--version"]],
-        **{
-            case: [["create", "--compression", "zstd,3", f"{repository}::{case}", "."]]
-            for case in (FIRST, NOTHING, CHANGED)
-        },
-        PRUNE: [["prune", "--keep-last", "1", repository], ["compact", repository]],
-        CHECK: [["check", repository]],
-        CHECK_DATA: [["check", "--verify-data", repository]],
-        RESTORE: [["extract", f"{repository}::{CHANGED}"]],
-    }
-    directory = {FIRST: source, NOTHING: source, CHANGED: source, RESTORE: own / "restored"}.get(case)
-    environment = {"BORG_PASSPHRASE": "bench", "BORG_BASE_DIR": f"{own}/home"}
-    return [Run(["borg", *one], environment, directory) for one in words[case]]
-
-
-def tar(case: str, own: Path, source: Path) -> list[Run]:
-    """The floor: everything read and packed once, everything unpacked; it knows of nothing that it has seen before."""
-    archive = f"{own}/repository/all.tar.zst"
-    words = {
-        "init": ["mkdir", f"{own}/repository"],
-        "version": ["zstd", "--version"],
-        FIRST: ["sh", "-c", 'tar -C "$1" -cf - . | zstd -3 -T0 -q -o "$2" && sync "$2"', "sh", str(source), archive],
-        RESTORE: ["sh", "-c", 'mkdir "$2" && zstd -dq "$1" -c | tar -C "$2" -xf -', "sh", archive, f"{own}/restored"],
-    }
-    return [Run(words[case])] if case in words else []
-
-
-TOOLS = {OURS: ours, RESTIC: restic, BORG: borg, TAR: tar}
 
 
 # Measuring
@@ -578,17 +367,6 @@ def show(about: str, versions: dict[str, str], rounds: int, found: list[Row], to
     for tool in tools:
         for case, text in commands(tool):
             print(f"  {CASES[case]:16}{text}")
-
-
-def commands(tool: str) -> Iterator[tuple[str, str]]:
-    """What is run for each case."""
-    for case in CASES:
-        if case not in (NOTHING, CHANGED):
-            for run in TOOLS[tool](case, Path("OWN"), Path("DATA")):
-                first, *further = run.command
-                if first == sys.executable:
-                    first, further = "symbiont-datad", further[2:]
-                yield case, " ".join([Path(first).name, *further])
 
 
 def lines(results: Results, cases: Sequence[str], size: int) -> Iterator[Line]:
