@@ -55,7 +55,7 @@ CASES = {
     "repair": Case(
         "How long until a directory is right again",
         tuple(
-            Piece(work, ("--while", work, "--rounds", "120"), ("--while", work, "--rounds", "9", "--files", "9999"), 5)
+            Piece(work, ("--while", work, "--rounds", "200"), ("--while", work, "--rounds", "9", "--files", "9999"), 5)
             for work in ("idle", "backup", "clean")
         ),
         ("gcc",),

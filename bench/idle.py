@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.figures import Figures, Line, keep
 from symbiont_datad.settings import Settings
+from tests import contexts
 from tests.process.running import Daemon, running, until
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -60,7 +61,7 @@ def switches(pid: int) -> int:
 def settle(daemon: Daemon) -> None:
     """Wait for the end of the first run of each job."""
     for job in ("sweep", "rotate", "clean", "usage", "vectors", "backup", "optimize"):
-        daemon.wait_for_event("job_finished", 60.0, job=job)
+        daemon.wait_for_event("job_finished", 120.0, job=job)
     until(lambda: not daemon.children(), 60.0)
     time.sleep(2.0)
 
@@ -75,8 +76,13 @@ def main() -> None:
     try:
         for directory in ("data/state/agents", "data/prompts/cache"):
             (base / directory).mkdir(parents=True)
-            for number in range(given.files // 2):
-                (base / directory / f"{number:08x}.json").write_text('{"id": 1}')
+        then = time.time() - 3600
+        for number in range(given.files // 2):
+            agent = contexts.agent_id(str(number))
+            context = base / "data/state/agents" / f"{agent}.json.gz"
+            context.write_bytes(contexts.zipped(contexts.context(str(number), then)))
+            os.utime(context, (then, then))
+            (base / "data/prompts/cache" / f"{number:08x}.json").write_text('{"id": 1}')
         with running(base) as daemon:
             settle(daemon)
             pid = daemon.pid

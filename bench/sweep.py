@@ -85,14 +85,17 @@ def main() -> int:
 def make(agents: Path, count: int) -> int:
     """Contexts of some 11 KB of JSON each, written an hour ago; hand back their size on the disk."""
     size, then, chance, words = 0, time.time() - 3600, random.Random(1), WORDS.split()
-    for number in range(count):
+    blank, bodies = contexts.agent_id("blank"), []
+    for _ in range(300):
         turns = [
             contexts.turn(then, " ".join(chance.choices(words, k=chance.randint(5, 60))))
             for _ in range(chance.randint(1, 20))
         ]
-        value = contexts.context(str(number), then, conversation_history=turns)
-        data = contexts.zipped(value)
-        path = agents / f"{value['agent_id']}.json.gz"
+        bodies.append(contexts.plain(contexts.context("blank", then, conversation_history=turns)))
+    for number in range(count):
+        agent = contexts.agent_id(str(number))
+        data = gzip.compress(bodies[number % len(bodies)].replace(blank.encode(), agent.encode()), 6, mtime=0)
+        path = agents / f"{agent}.json.gz"
         path.write_bytes(data)
         os.utime(path, (then, then))
         size += len(data)
