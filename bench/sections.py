@@ -74,7 +74,9 @@ def _short(kept: Mapping[str, Sequence[Kept]]) -> Iterator[str]:
             yield f"| {_link(about)} | {'no peer' if pieces else 'not measured yet'} | | | |"
     yield "\nWhere ours is behind, by how much; why, and what the floor is, is in the sections:\n"
     yield "\n".join(
-        ["| case | what | against | ratio |\n| --- | --- | --- | --- |", *behind] if behind else ["Nowhere."]
+        ["| case | what | against | ratio |\n| --- | --- | --- | --- |", *behind]
+        if behind
+        else ["Nowhere in what was measured."]
     )
     yield ""
 

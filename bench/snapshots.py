@@ -10,7 +10,7 @@ A round makes new repositories and goes through the cases in order, each with on
 changes from round to round. All files are in the page cache, and what the tool before wrote is on disk before the next
 one starts. In a first round that is not timed, memory is measured (the proportional set sizes of the tool's whole
 process tree, every 20 ms; looking so often costs time), and what was restored is compared with the source. A ratio is
-the median of the rounds' own ratios. Where peers are measured, exit code 1 says that a bar was missed.
+the median of the rounds' own ratios. Where peers are measured, at full size, exit code 1 says that a bar was missed.
 """
 
 import argparse
@@ -353,7 +353,7 @@ def main() -> None:
     finally:
         for path in work.glob("restored-*") if given.work else [work]:
             shutil.rmtree(path)
-    if any(row.missed for row in found):
+    if any(row.missed for row in found) and given.scale >= 1:  # of fewer files a bar says nothing
         raise SystemExit(1)
 
 
