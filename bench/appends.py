@@ -93,7 +93,9 @@ def main() -> None:
     try:
         for path in TREE:
             (base / "peer" / path).mkdir(parents=True, exist_ok=True)
-        observer = subprocess.Popen([sys.executable, "-c", _OBSERVER, str(base / "peer")], stdout=subprocess.PIPE)
+        observer = subprocess.Popen(
+            [sys.executable, "-c", _OBSERVER, str(base / "peer")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         try:
             assert observer.stdout is not None
             observer.stdout.readline()

@@ -26,6 +26,7 @@ FOUND = [
     ("events-query", b"\n\n\n\xed\n\xed"),
     ("log-lines", b'{"number":1,"previous":"","archive":"","bytes":1e400,"sha256":""}\n'),
     ("log-lines", b"a.log.20261126T192602Z-0001" + b"9" * 5000),  # more digits than Python makes a number of
+    ("audit-chain", b"\1\n"),  # a manifest of one empty line
     ("journal-lines", b"[1]"),
     ("journal-lines", b"7"),
     ("journal-lines", b'{"MESSAGE":' + b'{"a":' * 3000),

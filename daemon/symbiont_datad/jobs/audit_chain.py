@@ -141,7 +141,7 @@ class AuditChain:
 
 def _entry(lines: list[bytes]) -> Listed | Removed | None:
     """What the last line says."""
-    *_, last = read_chain(b"\n".join(lines))
+    *_, last = read_chain(b"\n".join(lines) + b"\n")
     return last.entry
 
 
