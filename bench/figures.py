@@ -60,7 +60,8 @@ class Ratio:
     @property
     def verdict(self) -> str:
         """`ahead`, `even` (within what a round more could change) or `behind`."""
-        if self.least <= 1 <= self.most and _EVEN[0] <= self.median <= _EVEN[1]:
+        unsure = self.least <= 1 <= self.most or self.least == self.most
+        if unsure and _EVEN[0] <= self.median <= _EVEN[1]:
             return "even"
         return "ahead" if self.median <= 1 else "behind"
 

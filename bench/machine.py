@@ -16,7 +16,7 @@ def described() -> str:
     """The machine in a line."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    kind = _first(["stat", "-f", "-c", "%T", WORK])
+    kind = _first(["findmnt", "-n", "-o", "FSTYPE", "-T", WORK])
     return (
         f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
         f"Linux {platform.release().split('-')[0]}, {kind}, Python {platform.python_version()}"

@@ -89,8 +89,10 @@ def _growth(kept: Mapping[str, Sequence[Kept]]) -> Iterator[str]:
     yield "![How cost grows, both axes logarithmic](benchmarks.svg)\n"
     yield "| case | what | who | sizes | fitted exponent | the two largest |\n| --- | --- | --- | --- | --- | --- |"
     for case, pieces in kept.items():
-        for what, by in grown(_lines(pieces)).items():
-            for who, points in by.items():
+        lines = _lines(pieces)
+        floors = {who for line in lines for who in line.floors}
+        for what, by in grown(lines).items():
+            for who, points in ((who, points) for who, points in by.items() if who not in floors):
                 sizes = f"{_count(points[0][0])} to {_count(points[-1][0])}"
                 cells = f"{exponent(points):.2f} | {exponent(points[-2:]):.2f}"
                 yield f"| {_link(CASES[case].title)} | {what} | {who} | {sizes} | {cells} |"

@@ -39,6 +39,7 @@ def test_many_rounds_are_compared_by_blocks() -> None:
         ("ahead", Ratio(0.5, 0.4, 1.2)),
         ("even", Ratio(0.97, 0.9, 1.1)),
         ("even", Ratio(1.03, 0.9, 1.1)),
+        ("even", Ratio(1.05, 1.05, 1.05)),  # once each
         ("behind", Ratio(1.2, 0.9, 1.4)),
         ("behind", Ratio(1.03, 1.01, 1.05)),
     ],
