@@ -10,9 +10,11 @@ takes.
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,6 +24,13 @@ from symbiont_datad.settings import Settings
 from tests import contexts
 from tests.process.running import Daemon, running, until
 
+FLOOR = "an interpreter with the same libraries"
+_LIBRARIES = """
+import sqlite3, sys
+import apscheduler.schedulers.background, pydantic, sdnotify, structlog, watchdog.observers.inotify_c
+print(flush=True)
+sys.stdin.read()
+"""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -64,6 +73,22 @@ def settle(daemon: Daemon) -> None:
         daemon.wait_for_event("job_finished", 120.0, job=job)
     until(lambda: not daemon.children(), 60.0)
     time.sleep(2.0)
+
+
+def floor() -> Iterator[int]:
+    """RSS, its part that no file backs, and Pss of an interpreter with the daemon's libraries; in KiB."""
+    with subprocess.Popen([sys.executable, "-c", _LIBRARIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = memory_kib(process.pid)
+        process.communicate(b"")
+    yield from (found[name] for name in ("VmRSS", "RssAnon", "Pss"))
+
+
+def line(what: str, unit: str, value: float, least: dict[str, float]) -> Line:
+    """A figure for the page, with the floor where there is one."""
+    floors = {FLOOR: [least[what]]} if what in least else {}
+    return Line(what, unit, {"daemon": [value], **floors}, ("daemon",), tuple(floors))
 
 
 def main() -> None:
@@ -115,7 +140,7 @@ def main() -> None:
         print(f"{'descriptors':34}{descriptors:10}")
         figures = {
             ("resident memory", "MiB"): memory["VmRSS"] / 1024,
-            ("of it anonymous", "MiB"): memory["RssAnon"] / 1024,
+            ("anonymous memory", "MiB"): memory["RssAnon"] / 1024,
             ("proportional memory", "MiB"): memory["Pss"] / 1024,
             ("processor, the daemon itself", "% of a core"): 100 * idle,
             ("processor, with all jobs at their intervals", "% of a core"): 100 * (idle + spread),
@@ -123,7 +148,9 @@ def main() -> None:
             ("threads", ""): threads,
             ("descriptors", ""): descriptors,
         }
-        keep(Figures([Line(what, unit, {"daemon": [value]}, ("daemon",)) for (what, unit), value in figures.items()]))
+        names = ("resident memory", "anonymous memory", "proportional memory")
+        least = {name: kib / 1024 for name, kib in zip(names, floor(), strict=True)}
+        keep(Figures([line(what, unit, value, least) for (what, unit), value in figures.items()]))
     finally:
         shutil.rmtree(base)
 

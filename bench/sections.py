@@ -132,7 +132,7 @@ def _rows(line: Line) -> Iterator[str]:
         found = ratios.get(who)
         kind = "floor" if who in line.floors else "" if who in line.ours or found is None else found.verdict
         shown = f"**{who}**" if who in line.ours else who
-        middle = f"{_figure(median(values))} {line.unit}"
+        middle = f"{_figure(median(values))} {line.unit}" if line.unit else f"{median(values):,.0f}"
         spread = f"{_figure(min(values))} – {_figure(max(values))}" if len(values) > 1 else ""
         yield (
             f"| {_named(line) if number == 0 else ''} | {shown} | {middle} | {spread} "
