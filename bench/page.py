@@ -51,6 +51,8 @@ def main() -> int:
         show(given.results)
         return 0
     failed: list[str] = []
+    # Who was started by a shell in the background ignores it, and so would the scripts, which are ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch) if given.quick else given.results
         results.mkdir(parents=True, exist_ok=True)
