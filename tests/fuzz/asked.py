@@ -102,7 +102,7 @@ def _bundle(data: bytes) -> None:
     shown = scrub.text(text)
     scrub.value({"a": [text, {"b": text}]})
     if len(secret) >= 4 and secret not in SECRET and not re.search(r"[\[\]~@]", secret) and not secret.isalnum():
-        assert secret not in shown.replace(SECRET, "\0")
+        assert not any(secret in part for part in shown.split(SECRET))
     assert "AGE-SECRET-KEY-1Q" not in shown.upper() or "AGE-SECRET-KEY-1Q" not in shown
 
 
