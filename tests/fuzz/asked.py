@@ -101,9 +101,10 @@ def _bundle(data: bytes) -> None:
     scrub.path(text)
     shown = scrub.text(text)
     scrub.value({"a": [text, {"b": text}]})
-    if len(secret) >= 4 and secret not in SECRET and not re.search(r"[\[\]~@]", secret) and not secret.isalnum():
+    made = re.search(r"^[0-9a-f]|[\[\]~@]", secret)  # what is put in may look like it, with what follows
+    if len(secret) >= 4 and secret not in SECRET and not made:
         assert not any(secret in part for part in shown.split(SECRET))
-    assert "AGE-SECRET-KEY-1Q" not in shown.upper() or "AGE-SECRET-KEY-1Q" not in shown
+    assert "AGE-SECRET-KEY-1Q" not in shown
 
 
 def _journal(data: bytes) -> None:
