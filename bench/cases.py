@@ -85,7 +85,7 @@ CASES = {
     "clean": Case(
         "Retention",
         _sizes(
-            ("10k", "--rounds 5", 3.0), ("100k", "--rounds 2", 6.0), ("1M", MILLION, 20.0),
+            ("10k", "--rounds 3", 5.0), ("100k", "--rounds 2", 10.0), ("1M", MILLION, 20.0),
             quick=("--rounds", "1"),
         ),
         ("find",),

@@ -86,6 +86,8 @@ def ours(base: Path) -> Took:
 
 _SUMS = " && ".join(f"find {place} -type f -print0 | xargs -0 sha256sum >/dev/null" for place in ("legacy", "{0}"))
 OURS = "migrate"
+FLUSHED = 10_000
+"""rsync waits for the disk at each file: of more files it would take many minutes."""
 PEERS = {
     "cp -a": "cp -a legacy {0}",
     "rsync -a": "rsync -a legacy/ {0}/",
@@ -111,7 +113,8 @@ def main() -> None:
     parser.add_argument("--converted", action="store_true")
     arguments = parser.parse_args()
     missing = [] if shutil.which("rsync") else ["rsync"]
-    names = [OURS, *(name for name in PEERS if not (missing and name.startswith("rsync")))]
+    peers = [name for name in PEERS if not (missing and name.startswith("rsync"))]
+    names = [OURS, *(name for name in peers if "--fsync" not in name or arguments.files <= FLUSHED)]
     took: dict[str, list[Took]] = {name: [] for name in names}
     whole = Path(tempfile.mkdtemp(prefix="datad-bench-", dir=arguments.directory)).resolve()
     try:
