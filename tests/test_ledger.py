@@ -431,3 +431,14 @@ def test_a_full_disk_ends_nobody_on_btrfs(tmp_path: Path) -> None:
             disk.fill()
             process.communicate(b"\n")
         assert 0 == process.returncode
+
+
+def test_many_marks_are_read_in_order(path: Path) -> None:
+    """Marks that were left in any order come in that of their paths, however many there are; each once."""
+    paths = [f"state/agents/{number:05}" for number in range(12_000)] + ["//sweep/quiet", "state/agents/\udcff"]
+    marks = dict.fromkeys(paths, "seen")
+    with Ledger(path) as ledger:
+        ledger.update_marks(marks, ())
+        assert sorted(marks.items(), key=lambda pair: os.fsencode(pair[0])) == list(ledger.each_mark())
+        ledger.update_marks([(paths[7], "anew")], paths[8:])
+        assert [*((each, "seen") for each in paths[:7]), (paths[7], "anew")] == list(ledger.each_mark())

@@ -400,10 +400,14 @@ class Ledger(Questions):
 
     # What a sweep has seen
 
-    def update_marks(self, changed: Mapping[str, str], gone: Iterable[str]) -> None:
-        """Leave new marks, and drop those of files that are gone."""
+    def update_marks(self, changed: Mapping[str, str] | Iterable[tuple[str, str]], gone: Iterable[str]) -> None:
+        """Leave new marks, and drop those of files that are gone.
+
+        Many should come in the order of their paths: they lie so in the file, and a page is written once then.
+        """
         with self._transaction() as db:
-            rows = [(os.fsencode(path), mark) for path, mark in changed.items()]
+            pairs = changed.items() if isinstance(changed, Mapping) else changed
+            rows = ((os.fsencode(path), mark) for path, mark in pairs)
             db.executemany("insert or replace into seen values (?, ?)", rows)
             db.executemany("delete from seen where path = ?", [(os.fsencode(path),) for path in gone])
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -178,12 +178,21 @@ class Questions:
         query = "select path, mark from seen where path >= ? and path < ?"
         return {os.fsdecode(path): mark for path, mark in self._rows(query, (first, first + b"\xff"))}
 
+    def each_mark(self) -> Iterator[tuple[str, str]]:
+        """All marks with their paths, in the order of those; a few thousand at a time, for there may be a million."""
+        query = "select path, mark from seen where path > ? order by path limit ?"
+        after = b""
+        while rows := self._rows(query, (after, _MARKS)):
+            yield from ((os.fsdecode(path), mark) for path, mark in rows)
+            after = rows[-1][0]
+
     def mark(self, path: str) -> str:
         """The mark of one file, or whatever else has one; empty where there is none."""
         found = self._rows("select mark from seen where path = ?", (os.fsencode(path),))
         return str(found[0][0]) if found else ""
 
 
+_MARKS = 5000
 _RUN = "runs.job, started_at, ended_at, outcome, actions, bytes, message, counts"
 _at = attrgetter("at")
 

@@ -90,7 +90,7 @@ def _pruning_is_due(context: JobContext) -> bool:
     """Whether it is time to look for what can be pruned; then this time is noted as the last one."""
     mark = f"{_MARK}/{context.settings.repository.location}"
     try:
-        if 0 <= context.now - float(context.ledger.marks().get(mark, "0")) < _EVERY_S:
+        if 0 <= context.now - float(context.ledger.mark(mark) or "0") < _EVERY_S:
             return False
         context.ledger.update_marks({mark: str(context.now)}, ())
     except (LedgerError, ValueError):

@@ -147,7 +147,7 @@ def _mark_of(ledger: Ledger, mark: str) -> str | None:
     if not ledger.path.is_absolute():  # it is in memory, since the real one can't be opened
         return None
     try:
-        return ledger.marks().get(mark, "")
+        return ledger.mark(mark)
     except LedgerError as error:
         emit("ledger_failed", reason=str(error))
         return None
