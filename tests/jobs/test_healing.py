@@ -37,7 +37,7 @@ def file(name: str, at: float = 1000.0) -> StateFile:
     """A context."""
     found = name_of(name)
     assert found is not None
-    return StateFile(entry(name, at), Document.CONTEXT, found)
+    return StateFile(entry(name, at), Document.CONTEXT, found.gzip, found.sealed)
 
 
 def backup(name: str, at: float = 0.0) -> Backup:

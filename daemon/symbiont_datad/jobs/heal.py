@@ -294,7 +294,7 @@ class _Healing:
         content = self._judges.content(there.file.entry)
         if content is None:
             return False
-        verdict = self._judges.judge(content, there.file.name, Document.CONTEXT, gzip=there.file.name.gzip)
+        verdict = self._judges.judge(content, there.file, Document.CONTEXT, gzip=there.file.gzip)
         return verdict.kind == there.verdict.kind
 
     def _note_new(self, case: Case, content: bytes) -> None:
@@ -328,7 +328,7 @@ class _Healing:
 
 def _all_well(contexts: Sequence[StateFile], verdicts: Mapping[str, Verdict], compression: str) -> bool:
     """Whether nothing is damaged, and nothing in another mode than the rest: so it is nearly always."""
-    modes = {file.name.gzip for file in contexts if not file.name.sealed}
+    modes = {file.gzip for file in contexts if not file.sealed}
     if len(modes) > 1 or (compression != "detect" and (compression == "on") not in modes):
         return False
     return all(verdict.kind is None for verdict in verdicts.values())

@@ -122,9 +122,9 @@ def mode_in_force(setting: str, contexts: Iterable[StateFile], backups: Mapping[
         return setting == "on"
     count, newest = {True: 0, False: 0}, {True: 0.0, False: 0.0}
     for file in contexts:
-        if not file.name.sealed:
-            count[file.name.gzip] += 1
-            newest[file.name.gzip] = max(newest[file.name.gzip], file.entry.mtime_ns / 1e9)
+        if not file.sealed:
+            count[file.gzip] += 1
+            newest[file.gzip] = max(newest[file.gzip], file.entry.mtime_ns / 1e9)
     for backup in (one for some in backups.values() for one in some):
         name = backup.name
         if not name.sealed:
@@ -164,12 +164,12 @@ def cases(contexts: Iterable[StateFile], verdicts: Mapping[str, Verdict], agents
         judged = [Judged(file, verdicts[file.path]) for file in files if file.path in verdicts]
         if len(judged) < len(files) or any(_unsure(one) for one in judged):
             continue
-        open_ones = {one.file.name.gzip: one for one in judged if not one.file.name.sealed}
+        open_ones = {one.file.gzip: one for one in judged if not one.file.sealed}
         if gzip is None:
             found += [case for one in open_ones.values() if (case := _alone(agent, one, open_ones))]
         elif open_ones and (one_case := _in_mode(agent, gzip, open_ones, agents)):
             found.append(one_case)
-        found += [case for one in judged if one.file.name.sealed and (case := _alone(agent, one, {}))]
+        found += [case for one in judged if one.file.sealed and (case := _alone(agent, one, {}))]
     return sorted(found, key=lambda case: case.target)
 
 

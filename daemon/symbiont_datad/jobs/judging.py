@@ -5,6 +5,7 @@ What was judged is left in the ledger as marks, one a file: inode, size, time an
 
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from operator import attrgetter
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,9 @@ from symbiont_datad.jobs.state_files import StateFile, StateFiles
 from symbiont_datad.ledger import LedgerError
 from symbiont_datad.retention.backups import Backup
 
+_path = attrgetter("path")
+
+Named = StateName | StateFile
 Opener = Callable[[bytes], bytes | None]
 
 
@@ -33,11 +37,14 @@ class Judges:
     def __init__(self, context: JobContext, files: StateFiles) -> None:
         self._context = context
         self._files = files
-        self._new: dict[str, str] = {}
-        self._marks: dict[str, str] = {}
+        self._new: dict[Entry, Verdict] = {}
+        self._same: dict[Entry, Verdict] = {}
+        """Verdicts of earlier sweeps on files that are as they were then."""
+        self._damaged: set[str] = set()
+        """Paths of files in which the last sweep found damage."""
+        self._gone: list[str] = []
         try:
-            marks = context.ledger.marks()
-            self._marks = {path: mark for path, mark in marks.items() if not path.startswith("/")}  # others' marks
+            self._recall()
         except LedgerError as error:
             emit("ledger_failed", job="sweep", reason=str(error))
         self._held = ExitStack()
@@ -80,25 +87,20 @@ class Judges:
 
     def known(self, entry: Entry) -> Verdict | None:
         """The verdict on the file as it is, if this sweep or an earlier one has made it."""
-        mark = self._new.get(entry.path) or self._marks.get(entry.path)
-        if mark is None or not mark.startswith(_identity(entry)):
-            return None
-        verdict = _verdict_in(mark)
+        verdict = self._new.get(entry) or self._same.get(entry)
         if verdict is not None and verdict.unopened and self.opener() is not None:
             return None
         return verdict
 
     def was_known(self, entry: Entry) -> bool:
         """Whether an earlier sweep has judged the file as it is now."""
-        mark = self._marks.get(entry.path)
-        return mark is not None and mark.startswith(_identity(entry))
+        return entry in self._same
 
     def was_damaged(self, entry: Entry) -> bool:
         """Whether the last sweep found damage in the file that had this path."""
-        verdict = _verdict_in(self._marks.get(entry.path, ""))
-        return verdict is not None and verdict.kind is not None
+        return entry.path in self._damaged
 
-    def verdict(self, entry: Entry, name: StateName, document: Document, *, gzip: bool | None) -> Verdict | None:
+    def verdict(self, entry: Entry, name: Named, document: Document, *, gzip: bool | None) -> Verdict | None:
         """The verdict on a file; None if it may be half written, or can't be read. `gzip`: what its name promises."""
         known = self.known(entry)
         if known is None and self.settled(entry):
@@ -111,8 +113,8 @@ class Judges:
 
     def of(self, file: StateFile) -> Verdict | None:
         """The verdict on a context, an archive or a session."""
-        promised = None if file.document is Document.ARCHIVE else file.name.gzip
-        return self.verdict(file.entry, file.name, file.document, gzip=promised)
+        promised = None if file.document is Document.ARCHIVE else file.gzip
+        return self.verdict(file.entry, file, file.document, gzip=promised)
 
     def of_backup(self, backup: Backup) -> Verdict | None:
         """The verdict on a backup. Its name promises no mode, but whether it is sealed."""
@@ -123,7 +125,7 @@ class Judges:
         verdict = self.of_backup(backup)
         return verdict is not None and verdict.good
 
-    def judge(self, content: bytes, name: StateName, document: Document, *, gzip: bool | None) -> Verdict:
+    def judge(self, content: bytes, name: Named, document: Document, *, gzip: bool | None) -> Verdict:
         """Judge content that was read."""
         if name.sealed:
             return judge_sealed(content, self.opener(), gzip=gzip, document=document)
@@ -152,31 +154,52 @@ class Judges:
 
     def note(self, entry: Entry, verdict: Verdict) -> None:
         """Keep a verdict for the next sweep."""
-        kind = verdict.kind.value if verdict.kind else "-"
-        self._new[entry.path] = f"{_identity(entry)}{kind} {verdict.form.value} {verdict.detail}"
+        self._new[entry] = verdict
 
     def forget(self, entry: Entry) -> None:
         """Take a verdict of this sweep back: somebody is writing the file after all."""
-        self._new.pop(entry.path, None)
+        self._new.pop(entry, None)
 
     def leave_marks(self) -> None:
         """Write down what was judged, and forget what is gone. What lies where nothing could be listed is not gone."""
         if self._context.dry_run:
             return
-        there = {file.path for file in self._files.judged}
-        there.update(backup.entry.path for backups in self._files.backups.values() for backup in backups)
+        new = sorted(self._new, key=_path)
         unread = tuple(f"{path}/" for path in self._files.unread)
-        gone = [
-            path
-            for path in self._marks
-            if path not in there and path not in self._new and not f"{path}/".startswith(unread)
-        ]
-        if not self._new and not gone:
+        gone = {path for path in self._gone if not f"{path}/".startswith(unread)}
+        if gone:
+            gone.difference_update(map(_path, new))
+        if not new and not gone:
             return
         try:
-            self._context.ledger.update_marks(self._new, gone)
+            self._context.ledger.update_marks(((entry.path, _mark(entry, self._new[entry])) for entry in new), gone)
         except LedgerError as error:
             emit("ledger_failed", job="sweep", reason=str(error))
+
+    def _recall(self) -> None:
+        """Read what earlier sweeps have left. Of a mark that says nothing any more its text is not kept."""
+        files = self._files
+        there: dict[str, Entry] = {}
+        verdicts: dict[str, Verdict | None] = {}  # nearly all say the same
+        for path, mark in self._context.ledger.each_mark():
+            if path.startswith("/"):
+                continue  # another's mark
+            if not there:
+                there = {file.entry.path: file.entry for file in files.judged}
+                there.update((one.entry.path, one.entry) for backups in files.backups.values() for one in backups)
+            entry = there.get(path)
+            if entry is None:
+                self._gone.append(path)
+                continue
+            identity, _, found = mark.partition(" ")
+            if found not in verdicts:
+                verdicts[found] = _verdict_in(found)
+            verdict = verdicts[found]
+            if verdict is not None:
+                if verdict.kind is not None:
+                    self._damaged.add(path)
+                if identity == _identity(entry):
+                    self._same[entry] = verdict
 
     def _reach(self, path: str) -> tuple[int, str]:
         folder, _, name = path.rpartition("/")
@@ -188,13 +211,18 @@ class Judges:
 
 
 def _identity(entry: Entry) -> str:
-    return f"{entry.inode}:{entry.size}:{entry.mtime_ns} "
+    return f"{entry.inode}:{entry.size}:{entry.mtime_ns}"
 
 
-def _verdict_in(mark: str) -> Verdict | None:
-    """The verdict in a mark; None where there is none, or another version of ours has left it."""
+def _mark(entry: Entry, verdict: Verdict) -> str:
+    kind = verdict.kind.value if verdict.kind else "-"
+    return f"{_identity(entry)} {kind} {verdict.form.value} {verdict.detail}"
+
+
+def _verdict_in(found: str) -> Verdict | None:
+    """The verdict in a mark, without the identity before it; None if another version of ours has left it."""
     try:
-        _, kind, form, detail = mark.split(" ", 3)
+        kind, form, detail = found.split(" ", 2)
         return Verdict(None if kind == "-" else Damage(kind), detail, Form(form))
     except ValueError:
         return None

@@ -14,16 +14,30 @@ from symbiont_datad.retention.backups import Backup
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """A context, an archive or a session, and what its name says (of a session: nothing but whether it is gzip)."""
+    """A context, an archive or a session. What its name says is told anew when somebody asks: there may be a million.
+
+    `gzip` and `sealed` are what the name promises.
+    """
 
     entry: Entry
     document: Document
-    name: StateName
+    gzip: bool
+    sealed: bool = False
 
     @property
     def path(self) -> str:
         """Where it is, relative to the root."""
         return self.entry.path
+
+    @property
+    def name(self) -> StateName:
+        """What its name says; of a session nothing but whether it is gzip."""
+        if self.document is Document.ANY:
+            return StateName(Role.CONTEXT, "", gzip=self.gzip)
+        parts = self.path.split("/")
+        found = name_of("/".join(parts[-3:] if self.document is Document.ARCHIVE else parts[-1:]))
+        assert found is not None
+        return found
 
     @property
     def what(self) -> str:
@@ -87,17 +101,17 @@ def sort_state(layout: Layout, listing: Listing) -> StateFiles:
             files.leftovers.append(entry)
         elif path.startswith(sessions) and path.endswith((".json", ".json.gz")):
             gzip = path.endswith(".gz")
-            files.sessions.append(StateFile(entry, Document.ANY, StateName(Role.CONTEXT, "", gzip=gzip)))
+            files.sessions.append(StateFile(entry, Document.ANY, gzip))
     return files
 
 
 def _sort_agents(files: StateFiles, entry: Entry, name: StateName) -> None:
     if name.role is Role.CONTEXT:
-        files.contexts.append(StateFile(entry, Document.CONTEXT, name))
+        files.contexts.append(StateFile(entry, Document.CONTEXT, name.gzip, name.sealed))
     elif name.role is Role.BACKUP:
         files.backups[name.agent].append(Backup(name.agent, name.seconds, entry))
     elif name.role is Role.ARCHIVE:
-        files.archives.append(StateFile(entry, Document.ARCHIVE, name))
+        files.archives.append(StateFile(entry, Document.ARCHIVE, name.gzip, name.sealed))
     else:
         files.leftovers.append(entry)
 

@@ -77,8 +77,8 @@ def other_modes(context: JobContext, files: StateFiles, healed: Healed) -> Itera
     """Contexts in the mode that the runtime doesn't use: it lists them and never loads them."""
     if context.settings.state.heal == "off":
         return
-    contexts = [file for file in files.contexts if not file.name.sealed]
-    count = Counter(file.name.gzip for file in contexts)
+    contexts = [file for file in files.contexts if not file.sealed]
+    count = Counter(file.gzip for file in contexts)
     if len(count) < 2 and context.settings.state.compression == "detect":
         return
     usual = mode_in_force(context.settings.state.compression, contexts, files.backups)
@@ -89,7 +89,7 @@ def other_modes(context: JobContext, files: StateFiles, healed: Healed) -> Itera
         return
     extension, mode = (".json.gz", "on") if usual else (".json", "off")
     for file in contexts:
-        if file.name.gzip is not usual and file.path not in healed.settled:
+        if file.gzip is not usual and file.path not in healed.settled:
             yield Finding(
                 "context_other_mode",
                 file.path,

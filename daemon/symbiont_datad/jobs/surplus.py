@@ -29,12 +29,8 @@ class Removed:
 def remove_surplus(context: JobContext, judges: Judges, files: StateFiles, verdicts: Mapping[str, Verdict]) -> Removed:
     """Remove surplus backups, after the contexts were judged (`verdicts`, by path). See `retention.backups`."""
     keep = context.settings.backup_count
-    good = {file.name.agent for file in files.contexts if _is_good(verdicts.get(file.path))}
-    broken = [file for file in files.contexts if not _is_good(verdicts.get(file.path))]
-    broken_at: dict[str, float] = {}
-    for file in broken:
-        broken_at[file.name.agent] = max(changed_at(file.entry), broken_at.get(file.name.agent, 0.0))
-    whole = good.difference(broken_at)
+    surplus = {agent for agent, backups in files.backups.items() if len(backups) > keep}
+    whole, broken_at = _contexts_of(surplus, files, verdicts)
     planned: list[Planned] = []
     context.progress.begin("check backups", len(files.backups))
     for agent, backups in files.backups.items():
@@ -60,6 +56,25 @@ def remove_surplus(context: JobContext, judges: Judges, files: StateFiles, verdi
         if not failure.changed
     ]
     return Removed(removed.actions, findings[:FINDINGS], removed.interrupted or context.stopping())
+
+
+def _contexts_of(
+    agents: set[str], files: StateFiles, verdicts: Mapping[str, Verdict]
+) -> tuple[set[str], dict[str, float]]:
+    """Those of these agents whose contexts are all good; and of the others when a broken one was changed last, in
+    seconds since the epoch. Nearly always there are none, and the contexts, of which there may be a million, are left.
+    """
+    good: set[str] = set()
+    broken_at: dict[str, float] = {}
+    for file in files.contexts if agents else ():
+        agent = file.name.agent
+        if agent not in agents:
+            continue
+        if _is_good(verdicts.get(file.path)):
+            good.add(agent)
+        else:
+            broken_at[agent] = max(changed_at(file.entry), broken_at.get(agent, 0.0))
+    return good.difference(broken_at), broken_at
 
 
 def _is_good(verdict: Verdict | None) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from symbiont_datad.events import emit
-from symbiont_datad.formats.context import Verdict
+from symbiont_datad.formats.context import Document, Verdict
 from symbiont_datad.fsops.memory import collector_at_rest
 from symbiont_datad.jobs.archives import compress_archives
 from symbiont_datad.jobs.autosave import autosave
@@ -16,8 +16,8 @@ from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.heal import QUARANTINED, Healed, heal
 from symbiont_datad.jobs.judging import Judges
 from symbiont_datad.jobs.quiet import Quiet
-from symbiont_datad.jobs.saving import Saved
-from symbiont_datad.jobs.state_files import Listing, StateFile, StateFiles, is_stranger, list_state, sort_state
+from symbiont_datad.jobs.saving import Fingerprint, Saved
+from symbiont_datad.jobs.state_files import StateFile, StateFiles, is_stranger, list_state, sort_state
 from symbiont_datad.jobs.state_findings import damaged_files, leftovers, other_modes, unread
 from symbiont_datad.jobs.surplus import remove_surplus
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
@@ -47,22 +47,27 @@ def sweep(context: JobContext) -> JobReport:
     `unsettled` ones; of the contexts `contexts_damaged` and `contexts_unjudged`; `healed` agents, `backups_kept`,
     `backups_removed`, `archives_compressed`, `saved` snapshots.
     """
+    done, seen = _look(context)
+    if done.actions:
+        seen = list_state(context.layout, context.now).seen  # so that the snapshot has what the runtime will load
+    return _report(context, done, autosave(context, seen))
+
+
+def _look(context: JobContext) -> tuple[_Done, Fingerprint]:
+    """All but the snapshot, for which nothing but the fingerprint of `state/` stays in memory."""
     listing = list_state(context.layout, context.now)
     quiet = Quiet(context, listing.seen)
     known = quiet.counts()
     if known is not None:
-        return _report(context, _Done(known), autosave(context, listing.seen))
-    done = _look(context, listing)
-    if done.actions:
-        listing = list_state(context.layout, context.now)  # so that the snapshot has what the runtime will load
-    elif done.quiet:
+        return _Done(known), listing.seen
+    done = _look_at(context, sort_state(context.layout, listing))
+    if done.quiet:
         quiet.leave(done.counts, done.due)
-    return _report(context, done, autosave(context, listing.seen))
+    return done, listing.seen
 
 
-def _look(context: JobContext, listing: Listing) -> _Done:
-    """All but the snapshot. First what is judged, so that of good states only surplus ones are removed."""
-    files = sort_state(context.layout, listing)
+def _look_at(context: JobContext, files: StateFiles) -> _Done:
+    """First what is judged, so that of good states only surplus ones are removed."""
     with collector_at_rest(), Judges(context, files) as judges:
         try:
             verdicts = _check(context, files, judges)
@@ -82,15 +87,14 @@ def _look(context: JobContext, listing: Listing) -> _Done:
             *surplus.findings,
             *packed.findings,
         ]
-    contexts = {file.path for file in files.contexts}
     counts = {
-        "contexts": len(contexts),
+        "contexts": len(files.contexts),
         "sessions": len(files.sessions),
         "archives": len(files.archives),
         "checked": judges.checked,
         "damaged": sum(verdicts[file.path].damaged for file in left),
-        "contexts_damaged": sum(verdicts[file.path].damaged for file in left if file.path in contexts),
-        "contexts_unjudged": len(contexts - verdicts.keys()),
+        "contexts_damaged": sum(verdicts[file.path].damaged for file in left if file.document is Document.CONTEXT),
+        "contexts_unjudged": sum(file.path not in verdicts for file in files.contexts),
         "unsettled": judges.unsettled,
         "healed": sum(action.kind != QUARANTINED for action in healed.actions),
         "backups_kept": sum(map(len, files.backups.values())) - len(surplus.actions),
