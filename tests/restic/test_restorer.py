@@ -435,7 +435,7 @@ def test_a_tree_that_is_lost_costs_its_directory(tmp_path: Path) -> None:
     name = snapshot(repository, source)
     node = tree_of(repository, name)
     with opened(tmp_path / "one") as fd:
-        nodes = {node.name: node for node in find.nodes_of(repository.load_blob(bytes.fromhex(node.subtree)))}
+        nodes = {node.name: node for node in find.nodes_of([repository.load_blob(bytes.fromhex(node.subtree))])}
         found = repository.find(bytes.fromhex(nodes["a"].subtree))
         assert found is not None
         flip(tmp_path / "repository" / "data" / found.pack.hex()[:2] / found.pack.hex(), found.offset + 20)

@@ -5,8 +5,9 @@ damage hurts, and where.
 """
 
 from binascii import unhexlify
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import msgspec
 
@@ -20,6 +21,7 @@ from symbiont_datad.restic.records import UNREADABLE
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.scrub import Reading, examine_suspects
 from symbiont_datad.restic.subset import Choice
+from symbiont_datad.restic.text import LongText, parts_of
 from symbiont_datad.restic.tree import TYPES, Node, is_safe_name, split_tree
 
 __all__ = ["Checked", "Problem", "Progress", "check"]
@@ -127,13 +129,18 @@ class _Walk:
             size += batch[-1][1].size
         return batch
 
-    def _faults(self, text: bytes) -> Sequence[str]:
+    def _faults(self, text: bytes | LongText) -> Sequence[str]:
         """What is wrong with a tree, in words."""
         faults: list[str] = []
         try:
-            nodes = split_tree(text)
+            self._look_at(chain.from_iterable(map(split_tree, parts_of(text))), faults)
         except Damaged as error:
             return [str(error)]
+        if len(faults) > _EXAMPLES:
+            faults[_EXAMPLES:] = [f"and {len(faults) - _EXAMPLES} more of its entries"]
+        return faults
+
+    def _look_at(self, nodes: Iterable[msgspec.Raw], faults: list[str]) -> None:
         before = b""
         for raw in nodes:
             try:
@@ -147,9 +154,6 @@ class _Walk:
                 self._check_node(node)
             except (Damaged, *UNREADABLE) as error:
                 faults.append(f"{_name_of(raw)}: {error}")
-        if len(faults) > _EXAMPLES:
-            faults[_EXAMPLES:] = [f"and {len(faults) - _EXAMPLES} more of its entries"]
-        return faults
 
     def _check_node(self, node: Node) -> None:
         """Raises Damaged."""
@@ -198,7 +202,11 @@ def _place(index: Index, blob: bytes, kind: BlobType) -> Place | None:
     return next((place for place in index.places(blob) if place.type is kind), None)
 
 
-def _load(repository: Repository, wanted: list[tuple[bytes, Place]]) -> Iterator[tuple[bytes, bytes | str]]:
+_Text = bytes | LongText | str
+"""A tree, or why it can't be had."""
+
+
+def _load(repository: Repository, wanted: list[tuple[bytes, Place]]) -> Iterator[tuple[bytes, _Text]]:
     """The plaintexts of trees, or why one can't be had. Neighbours in a pack are read together."""
     wanted.sort(key=lambda item: (item[1].pack, item[1].offset))
     group: list[tuple[bytes, Place]] = []
@@ -211,7 +219,7 @@ def _load(repository: Repository, wanted: list[tuple[bytes, Place]]) -> Iterator
         yield from _load_group(repository, group)
 
 
-def _load_group(repository: Repository, group: list[tuple[bytes, Place]]) -> Iterator[tuple[bytes, bytes | str]]:
+def _load_group(repository: Repository, group: list[tuple[bytes, Place]]) -> Iterator[tuple[bytes, _Text]]:
     first, last = group[0][1], group[-1][1]
     try:
         data = repository.backend.load(FileKind.DATA, first.pack.hex(), first.offset, _end(last) - first.offset)
@@ -222,10 +230,10 @@ def _load_group(repository: Repository, group: list[tuple[bytes, Place]]) -> Ite
     for tree, place in group:
         at = place.offset - first.offset
         try:
-            yield tree, repository.open_blob(tree, view[at : at + place.length], place.plain_length)
+            yield tree, repository.open_text(tree, view[at : at + place.length], place.plain_length)
         except Damaged:
             try:
-                yield tree, repository.load_blob(tree)
+                yield tree, repository.load_text(tree)
             except RepositoryError as error:
                 yield tree, reason_of(error)
 

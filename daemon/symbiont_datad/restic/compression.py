@@ -2,7 +2,7 @@
 
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import zstandard
@@ -26,6 +26,25 @@ def compress(data: Buffer, level: int, *, checksum: bool = False) -> bytes:
     if found is None:
         found = compressors[level, checksum] = zstandard.ZstdCompressor(level=level, write_checksum=checksum)
     return found.compress(data)
+
+
+def compress_stream(pieces: Iterable[Buffer], level: int, *, size: int = -1, checksum: bool = False) -> Iterator[bytes]:
+    """The data as one zstd frame, which comes in pieces. It says its size in bytes if that is given."""
+    compressor = zstandard.ZstdCompressor(level=level, write_checksum=checksum).compressobj(size=size)
+    for piece in pieces:
+        if packed := compressor.compress(piece):
+            yield packed
+    yield compressor.flush()
+
+
+def decompress_stream(data: Buffer) -> Iterator[bytes]:
+    """What a frame holds, a MiB at a time. Raises Damaged."""
+    stream = zstandard.ZstdDecompressor().stream_reader(data)  # its own: others are used between two pieces
+    try:
+        while piece := stream.read(_STEP):
+            yield piece
+    except zstandard.ZstdError as error:
+        raise Damaged(f"compressed data can't be unpacked ({error})") from None
 
 
 def decompress(data: Buffer, size: int) -> bytes:

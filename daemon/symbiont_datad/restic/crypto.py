@@ -9,6 +9,7 @@ Source: restic `doc/design.rst`, "Keys, Encryption and MAC".
 import hmac
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -78,6 +79,19 @@ class Key:
         stream.reset_nonce(iv)
         ciphertext = stream.update(plaintext)
         return b"".join((iv, ciphertext, Poly1305.generate_tag(self._r + block.update(iv), ciphertext)))
+
+    def seal_stream(self, pieces: Iterable[Buffer]) -> bytearray:
+        """What `seal` makes of all pieces together, of which only one at a time is in memory besides."""
+        iv = os.urandom(_IV)
+        stream = Cipher(AES(self._encrypt), CTR(iv)).encryptor()  # its own: others are used between two pieces
+        tag = Poly1305(self._r + self._contexts()[1].update(iv))
+        sealed = bytearray(iv)
+        for piece in pieces:
+            ciphertext = stream.update(piece)
+            tag.update(ciphertext)
+            sealed += ciphertext
+        sealed += tag.finalize()
+        return sealed
 
     def open(self, sealed: Buffer) -> bytes:
         """The plaintext of a sealed blob. Raises Damaged when it was not sealed with this key, or changed since."""

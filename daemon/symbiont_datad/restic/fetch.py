@@ -5,7 +5,7 @@ What is wanted is kept as one short string of bytes each, since there may be mil
 
 import struct
 import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -16,6 +16,7 @@ from symbiont_datad.restic.errors import Damaged, Interrupted, Missing, Reposito
 from symbiont_datad.restic.index import Place
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.repository import Repository
+from symbiont_datad.restic.text import LongText, parts_of
 
 S = TypeVar("S")
 
@@ -213,17 +214,23 @@ class TreeLoader:
         self._repository = repository
         self._places: dict[bytes, list[Place]] | None = None
 
-    def load(self, tree: bytes) -> bytes:
-        """A tree's JSON. Raises Missing, Damaged or another RepositoryError."""
+    def load(self, tree: bytes) -> Iterable[bytes]:
+        """A tree's JSON; of a long one as several trees, which have its nodes in order (see `text.parts_of`).
+
+        Raises Missing, Damaged or another RepositoryError.
+        """
+        return parts_of(self._text(tree))
+
+    def _text(self, tree: bytes) -> bytes | LongText:
         try:
-            return self._repository.load_blob(tree)
+            return self._repository.load_text(tree)
         except (Damaged, Missing) as error:
             reason = error
         for place in self._all_places().get(tree, ()):
             name = place.pack.hex()
             try:
                 sealed = self._repository.backend.load(FileKind.DATA, name, place.offset, place.length)
-                return self._repository.open_blob(tree, sealed, place.plain_length)
+                return self._repository.open_text(tree, sealed, place.plain_length)
             except (Damaged, Missing):
                 continue
         raise reason

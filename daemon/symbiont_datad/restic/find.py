@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 import msgspec
 
@@ -99,9 +100,14 @@ def blob_id(text: str) -> bytes:
     return blob
 
 
-def nodes_of(tree: bytes) -> Iterator[Node]:
-    """The nodes of a tree (its JSON), decoded one by one: a directory may have millions. Raises Damaged."""
-    return map(decode_node, split_tree(tree))
+def nodes_of(parts: Iterable[bytes]) -> Iterator[Node]:
+    """The nodes of a tree, given in parts (see `TreeLoader`), decoded one by one: a directory may have millions.
+
+    Raises Damaged; at once when the first part is.
+    """
+    texts = iter(parts)
+    first = split_tree(next(texts))
+    return map(decode_node, chain(first, chain.from_iterable(map(split_tree, texts))))
 
 
 def decode_node(raw: bytes | msgspec.Raw) -> Node:
@@ -159,7 +165,7 @@ def files_in(repository: Repository, tree: bytes) -> Iterator[tuple[bytes, msgsp
     pending = [(b"", tree)]
     while pending:
         folder, tree = pending.pop()
-        for _, kind, raw in name_nodes(loader.load(tree)):
+        for _, kind, raw in chain.from_iterable(map(name_nodes, loader.load(tree))):
             if kind == "file":
                 yield folder, raw
             elif kind == "dir":

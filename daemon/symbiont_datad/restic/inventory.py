@@ -20,6 +20,7 @@ from symbiont_datad.restic.index import decode_index
 from symbiont_datad.restic.pack import header_size
 from symbiont_datad.restic.records import UNREADABLE
 from symbiont_datad.restic.repository import Repository
+from symbiont_datad.restic.text import LongText, parts_of
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -49,15 +50,18 @@ class Span(NamedTuple):
     pack: str
     blobs: list[Record]
 
-    def read(self, repository: Repository) -> Iterator[tuple[Record, memoryview, bytes]]:
-        """Each blob as it is sealed and as it is opened. Raises Missing, or Damaged with the names of pack and blob."""
+    def read(self, repository: Repository) -> Iterator[tuple[Record, memoryview, bytes | LongText]]:
+        """Each blob as it is sealed and as it is opened; a long tree stays compressed.
+
+        Raises Missing, or Damaged with the names of pack and blob.
+        """
         start = self.blobs[0].offset
         end = self.blobs[-1].offset + self.blobs[-1].length
         content = memoryview(repository.backend.load(FileKind.DATA, self.pack, start, end - start))
         for blob in self.blobs:
             sealed = content[blob.offset - start : blob.offset - start + blob.length]
             try:
-                plain = repository.open_blob(blob.id, sealed, blob.plain_length)
+                plain = repository.open_text(blob.id, sealed, blob.plain_length)
             except Damaged as error:
                 raise Damaged(f"data/{self.pack}: blob {blob.id.hex()}: {error}") from None
             yield blob, sealed, plain
@@ -190,8 +194,8 @@ def used_blobs(
             below: set[bytes] = set()
             spans = _spans_of(inventory, level)
             for count, content, subtrees in work_ahead(pool, partial(_scan, repository), spans, stopping):
-                used.data.update(map(bytes.fromhex, content))
-                below.update(map(bytes.fromhex, subtrees))
+                used.data |= content
+                below |= subtrees
                 read(count)
             level = below - used.trees
     return used
@@ -208,21 +212,23 @@ def _spans_of(inventory: Inventory, trees: Iterable[bytes]) -> Iterator[Span]:
         yield from spans(pack, blobs)
 
 
-def _scan(repository: Repository, span: Span) -> tuple[int, list[str], list[str]]:
+def _scan(repository: Repository, span: Span) -> tuple[int, set[bytes], set[bytes]]:
     """What the trees of a span need: their number, data blobs, trees."""
-    content: list[str] = []
-    subtrees: list[str] = []
+    content: set[bytes] = set()
+    subtrees: set[bytes] = set()
+    unhex = bytes.fromhex
     for blob, _, text in span.read(repository):
-        try:
-            nodes = _DECODER.decode(text).nodes
-        except UNREADABLE as error:
-            raise Damaged(f"tree {blob.id.hex()} can't be read ({error})") from None
-        content.extend(chain.from_iterable(node.content for node in nodes if node.content))
-        for node in nodes:
-            if node.subtree:
-                subtrees.append(node.subtree)
-            elif node.type == "dir":
-                raise Damaged(f"tree {blob.id.hex()} has a directory without a tree")
+        for part in parts_of(text):
+            try:
+                nodes = _DECODER.decode(part).nodes
+            except UNREADABLE as error:
+                raise Damaged(f"tree {blob.id.hex()} can't be read ({error})") from None
+            content.update(map(unhex, chain.from_iterable(node.content for node in nodes if node.content)))
+            for node in nodes:
+                if node.subtree:
+                    subtrees.add(unhex(node.subtree))
+                elif node.type == "dir":
+                    raise Damaged(f"tree {blob.id.hex()} has a directory without a tree")
     return len(span.blobs), content, subtrees
 
 

@@ -32,6 +32,7 @@ from symbiont_datad.restic.index import Index, Place
 from symbiont_datad.restic.index_cache import IndexCache
 from symbiont_datad.restic.lock import Identity
 from symbiont_datad.restic.records import UNREADABLE, Config, KeyFile, Lock, Snapshot, format_time
+from symbiont_datad.restic.text import LONG, LongText
 
 T = TypeVar("T")
 
@@ -151,6 +152,22 @@ class Repository:
             raise Missing(f"blob {blob.hex()} is in no pack that the index knows")
         sealed = self.backend.load(FileKind.DATA, place.pack.hex(), place.offset, place.length)
         return _named(FileKind.DATA, place.pack.hex(), lambda: self.open_blob(blob, sealed, place.plain_length))
+
+    def load_text(self, blob: bytes) -> bytes | LongText:
+        """A blob's plaintext, like `load_blob`; one that is long stays compressed."""
+        place = self.find(blob)
+        if place is None or place.size < LONG:
+            return self.load_blob(blob)
+        sealed = self.backend.load(FileKind.DATA, place.pack.hex(), place.offset, place.length)
+        return _named(FileKind.DATA, place.pack.hex(), lambda: self.open_text(blob, sealed, place.plain_length))
+
+    def open_text(self, blob: bytes, sealed: bytes | memoryview, plain_length: int) -> bytes | LongText:
+        """The plaintext of a blob, like `open_blob`; one that is long stays compressed."""
+        if (plain_length or len(sealed)) < LONG:
+            return self.open_blob(blob, sealed, plain_length)
+        text = LongText(self.key.open(sealed), plain_length)
+        text.verify(blob)
+        return text
 
     def open_blob(self, blob: bytes, sealed: bytes | memoryview, plain_length: int) -> bytes:
         """The plaintext of a blob as it lies in its pack; `plain_length` 0: it is not compressed. Raises Damaged."""
