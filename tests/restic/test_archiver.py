@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +18,11 @@ from symbiont_datad.restic.archived import Archived, Options, snapshot_of
 from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.backend import Backend, FileKind
 from symbiont_datad.restic.checker import check
+from symbiont_datad.restic.chunk import WHOLE
 from symbiont_datad.restic.crypto import Scrypt
 from symbiont_datad.restic.errors import Interrupted, Missing
 from symbiont_datad.restic.known import Memory
+from symbiont_datad.restic.listing import list_directory
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.prune import Limits, Progress, carry_out, forget, plan, survey
@@ -30,7 +32,7 @@ from symbiont_datad.restic.tree import Node, decode_tree, encode_node, quote, un
 from symbiont_datad.restic.writer import Added, Writer
 from tests.conftest import AsNobody
 from tests.restic.making import IDENTITY, PASSWORD, read_snapshot, reopen
-from tests.support import NOBODY, Link, Tree, build_tree
+from tests.support import NOBODY, Link, Tree, build_tree, read_tree
 
 SETTLED_S = 2.1
 """Seconds after which a file counts as one that holds still (`SLACK_NS`, and a little)."""
@@ -207,7 +209,7 @@ def settled_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled
     """Everything that has to be of some age, made at once: to wait in each test would take minutes."""
     at = tmp_path_factory.mktemp("settled")
     copies = [build_tree(at / f"{number}" / "source", TREE).parent for number in range(2 * len(CHANGES) + 12)]
-    wide = [build_tree(at / f"wide{number}" / "source", WIDE).parent for number in range(len(CHANGES) + 4)]
+    wide = [build_tree(at / f"wide{number}" / "source", WIDE).parent for number in range(3 * len(CHANGES) + 8)]
     with ExitStack() as held:
         unreadable = None
         if os.geteuid() == 0:
@@ -252,6 +254,15 @@ def _unreadable(at: Path) -> Backups:
 def settled(settled_module: Settled) -> Backups:
     """Files that hold still, and one snapshot of them."""
     found = Backups(settled_module.copies.pop())
+    found.take()
+    return found
+
+
+@pytest.fixture
+def very_wide(settled_module: Settled, monkeypatch: pytest.MonkeyPatch) -> Backups:
+    """A directory of a hundred entries that is treated as one of a million is, and one snapshot of it."""
+    monkeypatch.setattr("symbiont_datad.restic.repository.LONG", 1)
+    found = Backups(settled_module.wide.pop(), Options(IDENTITY, spool_from=100))
     found.take()
     return found
 
@@ -345,9 +356,65 @@ def _see(change: str, backups: Backups) -> None:
     assert again.archived.unchanged
 
 
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "from the snapshot"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_change_is_seen_in_a_very_large_directory(change: str, remembered: bool, very_wide: Backups) -> None:
+    """The same where neither the old tree nor the new one is ever in memory as a whole."""
+    if not remembered:
+        very_wide.memory.unlink()
+    _see(change, very_wide)
+
+
+def test_a_very_large_directory_is_counted_right(very_wide: Backups) -> None:
+    """What is new, what has changed and what is as it was, of files of all kinds and of directories among them."""
+    agents = very_wide.source / "agents"
+    (agents / "new.json").write_bytes(b"new")
+    (agents / "a.json").write_bytes(b"changed")
+    (agents / "deep" / "er" / "c.json").write_bytes(b"changed")
+    (agents / "large").write_bytes(bytes(WHOLE + 1))
+    very_wide.memory.unlink()
+    taken = very_wide.take()
+    counts = taken.archived.counts
+    assert (2, 2, 112) == (counts.files_new, counts.files_changed, counts.files_unmodified)
+    assert (0, 4) == (counts.dirs_new, counts.dirs_changed)
+    assert very_wide.node(taken.name) == afresh(very_wide.source)
+    assert read_tree(very_wide.source) == read_snapshot(reopen(very_wide.repository), taken.name)
+
+
+def test_a_very_large_directory_of_which_everything_changed(very_wide: Backups) -> None:
+    """All is read, and counts as changed; the tree is the one that is made without knowing anything."""
+    for number in range(110):
+        (very_wide.source / "agents" / f"{number:03}.json").write_bytes(b"changed %d" % number)
+    taken = very_wide.take()
+    assert (0, 110) == (taken.archived.counts.files_new, taken.archived.counts.files_changed)
+    assert very_wide.node(taken.name) == afresh(very_wide.source)
+
+
+def test_a_file_that_goes_from_a_very_large_directory(very_wide: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is gone before it is read is left out, and those beside it keep their places."""
+    (very_wide.source / "agents" / "050.json").write_bytes(b"changed")
+    (very_wide.source / "agents" / "051.json").write_bytes(b"changed too")
+    very_wide.memory.unlink()
+
+    def list_and_remove(fd: int, *rest: object) -> object:
+        found = list_directory(fd, *rest)  # type: ignore[arg-type]
+        with suppress(FileNotFoundError):
+            os.unlink("050.json", dir_fd=fd)
+        return found
+
+    monkeypatch.setattr("symbiont_datad.restic.archiver.list_directory", list_and_remove)
+    taken = very_wide.take()
+    assert () == taken.archived.unread
+    assert 113 == taken.archived.counts.files
+    assert read_tree(very_wide.source) == read_snapshot(reopen(very_wide.repository), taken.name)
+
+
+@pytest.mark.parametrize("size", ["large", "very large"])
 @pytest.mark.parametrize("change", ["name", "a new file deep down"])
-def test_a_large_directory_whose_tree_is_damaged(change: str, wide: Backups) -> None:
+def test_a_large_directory_whose_tree_is_damaged(change: str, size: str, request: pytest.FixtureRequest) -> None:
     """Its files are read anew, whether one of them has changed or only what is below it."""
+    wide = request.getfixturevalue("wide" if size == "large" else "very_wide")
+    assert isinstance(wide, Backups)
     assert isinstance(wide.repository, Files)
     repository = reopen(wide.repository)
     repository.load_index()

@@ -2,6 +2,7 @@
 
 import random
 from array import array
+from itertools import pairwise
 
 import pytest
 
@@ -40,10 +41,15 @@ def test_a_patched_tree_is_the_one_made_anew(seed: int) -> None:
     stay = {record(name) for name, version in after.items() if version == 1}
     nodes = {name: node(name, version) for name, version in after.items() if version != 1}
     assert large.fits(text)
-    patched, remembered = patched_tree(text, large, stay, nodes, map(record, after))
+    patch, remembered = patched_tree(large, stay, nodes, map(record, after))
+    patched = patch.apply(text)
     assert anew(after) == (patched, remembered)
     assert encode_tree([node(name, after[name]) for name in sorted(after)]) == patched
     assert remembered.fits(patched)
+    cuts = sorted(chance.choices(range(len(text)), k=5))
+    pieces = [text[start:end] for start, end in pairwise([0, *cuts, len(text)]) if end > start]
+    assert patched == b"".join(patch.stream(pieces))
+    assert len(patched) == patch.size
 
 
 def test_what_is_kept_comes_back() -> None:

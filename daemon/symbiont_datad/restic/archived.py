@@ -24,7 +24,8 @@ class Options:
 
     `omit`: absolute paths that are left out; `hollow`: directories that are kept without what is in them. `parents` are
     earlier snapshots with their ids, the best first. `stopping` is asked between two files or so. `crew_from`: once so
-    many files were read, processes of their own read the small ones (`crew`), which take 0.1 s to start.
+    many files were read, processes of their own read the small ones (`crew`), which take 0.1 s to start. `spool_from`:
+    a directory of so many entries is read in the order of their names, and its nodes are compressed as they come.
     """
 
     identity: Identity
@@ -36,6 +37,7 @@ class Options:
     live: Live | None = None
     threads: int = 2
     crew_from: int = 2000
+    spool_from: int = 80_000
     stopping: Callable[[], bool] = lambda: False
 
 

@@ -9,15 +9,16 @@ import gc
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 
 from symbiont_datad.restic.archived import Archived, Counts, Options, Progress
-from symbiont_datad.restic.chunk import WHOLE
-from symbiont_datad.restic.directory import Directory, Read
+from symbiont_datad.restic.batches import Ordered, Results, Taker, Unordered
+from symbiont_datad.restic.directory import Directory, Read, Stream
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.facts import ctime_of, fact_of, name_of
 from symbiont_datad.restic.known import SLACK_NS, Known, Memory, Seen, Trees
@@ -27,11 +28,11 @@ from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.reading import TRIES, Reader, attributes_of
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.sealing import seal_files, sealing_crew
+from symbiont_datad.restic.spool import Spool
+from symbiont_datad.restic.text import LongText
 from symbiont_datad.restic.tree import encode_tree, quote
 from symbiont_datad.restic.writer import Writer
 
-_BATCH = 64
-_BATCH_BYTES = 1 << 20
 _OPEN_DIRECTORIES = 100
 """Directories that wait for their files to be read; each holds a descriptor."""
 _LONG_TREE = 1 << 20
@@ -67,7 +68,7 @@ class Archiver:
         self._open: set[int] = set()
         self._submitted = self._batches = 0
         self._crew = sealing_crew(repository.key, repository.level)
-        self._behind: Future[None] | None = None
+        self._behind: Future[object] | None = None
 
     def archive(self, targets: Sequence[tuple[bytes, int]]) -> Archived:
         """Store the directories given as absolute path (without links in it) and readable descriptor.
@@ -161,7 +162,10 @@ class Archiver:
             return self._dataset(here, trees, depth, own)
         if not here.quiet:
             self._files(here)
-        for name in here.listing.directories:
+        directories = here.listing.directories
+        if here.last is not None:
+            here.listing.forget_files()  # all that is needed of them is known by now
+        for name in directories:
             self._subdirectory(here, name, depth)
             if len(self._open) > _OPEN_DIRECTORIES:
                 self._finish_children(here)
@@ -192,68 +196,49 @@ class Archiver:
 
     def _files(self, here: Directory) -> None:
         """Nodes for all that is no directory, as far as they are known; other threads read the rest."""
-        batch: list[bytes] = []
-        owners: list[int] = []
-        size = 0
-        apart, living = self._databases(here)
-        get = here.trees.get
+        apart, living = self._reader.databases(here.fd, here.listing.records)
         known_or_read = {*apart, *here.nodes, *chain.from_iterable(names for _, names in here.reads)}
-        for record in self._changed(here, apart | living):
+        records = self._changed(here, apart | living)
+        take: Taker = Unordered(here, partial(self._submit, here.fd))
+        look: Callable[[bytes], Known | None] = lambda name: here.trees.get(quote(name))  # noqa: E731
+        batches = self._batches
+        if here.last is not None:
+            look = lambda _name: None  # noqa: E731
+        elif len(records) >= self._options.spool_from:
+            records = sorted(records, key=name_of)
+            here.spool = Spool()
+            take = Ordered(here.spool, partial(self._submit, here.fd), partial(self._settle, here))
+            look = here.trees.in_order().get
+        for record in records:
             name, found = name_of(record), fact_of(record)
             if stat.S_ISDIR(found.mode) or name in known_or_read:
                 continue
             if not stat.S_ISREG(found.mode):
                 self._special(here, name)
                 continue
-            known = get(quote(name)) if here.last is None else None
+            known = look(name)
             if known is not None and known.is_unchanged(found) and name not in living and self._is_stored(here, known):
-                here.nodes[name] = known.raw
+                take.known(record, name, known.raw)
                 self._pass_by(1, found.size)
-                continue
-            if found.size > WHOLE:  # alone: it is for no process of the crew
-                self._submit(here, [name], [found.uid])
-                continue
-            batch.append(name)
-            owners.append(found.uid)
-            size += found.size
-            if len(batch) == _BATCH or size >= _BATCH_BYTES:
-                self._submit(here, batch, owners)
-                batch, owners, size = [], [], 0
-        if batch:
-            self._submit(here, batch, owners)
+            else:
+                take.read(record, name, found, was_there=known is not None)
+        take.finish()
+        if here.spool is not None:
+            self._batches = batches  # all were read
 
-    def _changed(self, here: Directory, without: set[bytes]) -> Iterable[bytes]:
+    def _changed(self, here: Directory, without: set[bytes]) -> Sequence[bytes]:
         """The records of the entries; of a large directory that is remembered, of those that are not as they were.
 
         Whatever is told of the entries in `without`, they are looked at.
         """
         here.recall(without)
+        if here.last is not None and len(here.last.records) >= self._options.spool_from:
+            here.last = None  # to keep so many nodes beside the old tree takes more memory than to go through that
         if here.last is None:
             return here.listing.records
         sizes = [found.size for record in here.last.records if stat.S_ISREG((found := fact_of(record)).mode)]
         self._pass_by(here.listing.files - len(sizes), here.listing.size - sum(sizes))
         return here.last.records
-
-    def _databases(self, here: Directory) -> tuple[set[bytes], set[bytes]]:
-        """What lies beside live databases and is no part of a copy, and the databases that may be ahead of their file.
-
-        What was committed lies in the log beside a database until it is moved over, and lstat of the database itself
-        tells nothing of it.
-        """
-        apart: set[bytes] = set()
-        living: set[bytes] = set()
-        live = self._options.live
-        if live is None:
-            return apart, living
-        beside = [name_of(record) for record in here.listing.records if record.endswith(live.companions)]
-        names = frozenset(here.listing.names) if beside else frozenset()
-        for name in beside:
-            for ending in live.companions:
-                owner = name.removesuffix(ending)
-                if owner != name and owner in names and self._reader.is_database(here.fd, owner):
-                    apart.add(name)
-                    living.add(owner)
-        return apart, living
 
     def _is_stored(self, here: Directory, known: Known) -> bool:
         """Whether all of an unchanged file is in the repository. What is remembered is; a snapshot may be damaged."""
@@ -261,12 +246,12 @@ class Archiver:
             return True
         return all(self._repository.find(bytes.fromhex(blob)) is not None for blob in known.node.content or ())
 
-    def _submit(self, here: Directory, batch: list[bytes], owners: list[int]) -> None:
+    def _submit(self, fd: int, batch: list[bytes], owners: list[int]) -> Results:
         self._pause()
         self._repository.need_index()
         self._submitted += len(batch)
         self._batches += len(batch) > 1
-        here.reads.append((self._readers.submit(self._read, here.fd, batch, owners), batch))
+        return self._readers.submit(self._read, fd, batch, owners)
 
     def _read(self, fd: int, names: list[bytes], owners: list[int]) -> list[Read | OSError]:
         """What one of the reading threads does."""
@@ -383,20 +368,9 @@ class Archiver:
         before = self._last_tree(here)
         for read, names in here.reads:
             for name, result in zip(names, read.result(), strict=True):
-                if isinstance(result, OSError):
-                    here.unsure.add(name)
-                    if not isinstance(result, FileNotFoundError):
-                        self._miss(here.path + b"/" + name, result)
-                    continue
-                here.nodes[name] = result.node
-                self._counts.bytes += result.size
-                if here.was_there(name, quote(name)):
-                    self._counts.files_changed += 1
-                else:
-                    self._counts.files_new += 1
-                if result.error:
-                    here.unsure.add(name)
-                    self._torn.append((here.path + b"/" + name, result.error))
+                node = self._settle(here, name, result, None)
+                if node is not None:
+                    here.nodes[name] = node
         self._batches -= sum(len(names) > 1 for _, names in here.reads)
         here.reads.clear()
         if not self._batches and self._submitted > self._options.crew_from:
@@ -407,17 +381,40 @@ class Archiver:
         known = here.trees.ids()
         here.trees.forget()
         text = here.tree(before)
-        tree = sha256(text).digest()
+        if isinstance(text, bytes):
+            tree = sha256(text).digest()
+            store: Callable[[], object] = partial(self._writer.store_as, tree, BlobType.TREE, text)
+        else:
+            self._catch_up()
+            tree, sealed, plain_length = self._writer.seal_tree(text.pieces(), text.size)
+            store = partial(self._writer.store_sealed, tree, BlobType.TREE, sealed, plain_length, again=False)
         if tree in known:
             self._counts.dirs_unmodified += 1
         else:
             self._counts.dirs_changed += bool(known)
             self._counts.dirs_new += not known
             self._repository.need_index()
-            self._store_behind(tree, text)
+            self._store_behind(store, text.size if isinstance(text, Stream) else len(text))
         return tree
 
-    def _last_tree(self, here: Directory) -> bytes:
+    def _settle(self, here: Directory, name: bytes, result: Read | OSError, was_there: bool | None) -> bytes | None:
+        """Count what became of a file that was read; hand back its node, if it has one. `was_there` None: not known."""
+        if isinstance(result, OSError):
+            here.unsure.add(name)
+            if not isinstance(result, FileNotFoundError):
+                self._miss(here.path + b"/" + name, result)
+            return None
+        self._counts.bytes += result.size
+        if here.was_there(name, quote(name)) if was_there is None else was_there:
+            self._counts.files_changed += 1
+        else:
+            self._counts.files_new += 1
+        if result.error:
+            here.unsure.add(name)
+            self._torn.append((here.path + b"/" + name, result.error))
+        return result.node
+
+    def _last_tree(self, here: Directory) -> bytes | LongText:
         """The tree that a large directory had; empty for another one. When it can't be read, all files are."""
         if here.last is None:
             return b""
@@ -429,16 +426,13 @@ class Archiver:
         self._read_anew(here)
         return b""
 
-    def _store_behind(self, tree: bytes, text: bytes) -> None:
-        """Store a tree; if it takes long, in another thread. One such tree at a time is in memory."""
+    def _store_behind(self, store: Callable[[], object], size: int) -> None:
+        """Store a tree of that size; if it takes long, in another thread. One such tree at a time is in memory."""
         self._catch_up()
-        if len(text) < _LONG_TREE:
-            self._writer.store_as(tree, BlobType.TREE, text)
+        if size < _LONG_TREE:
+            store()
         else:
-            self._behind = self._storer.submit(self._store, tree, text)
-
-    def _store(self, tree: bytes, text: bytes) -> None:
-        self._writer.store_as(tree, BlobType.TREE, text)
+            self._behind = self._storer.submit(store)
 
     def _catch_up(self) -> None:
         """Wait for the tree that is being stored, and raise what that raised."""
@@ -459,8 +453,7 @@ class Archiver:
 
     def _read_anew(self, here: Directory) -> None:
         """Read the files that are not being read yet, as if they had never been seen."""
-        if here.quiet:
-            here.listing, here.quiet = self._list(here.fd, here.path), False
+        here.listing, here.quiet = self._list(here.fd, here.path), False
         here.seen = here.last = None
         self._files(here)
 

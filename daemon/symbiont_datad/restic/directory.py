@@ -1,16 +1,19 @@
 """A directory that is being put together for a snapshot: what is known of it, and what becomes of that."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
 
+from symbiont_datad.restic.crypto import Buffer
 from symbiont_datad.restic.facts import name_of
 from symbiont_datad.restic.known import Seen, Trees
-from symbiont_datad.restic.large import LARGE, Large, large_tree, patched_tree
+from symbiont_datad.restic.large import LARGE, Large, Patch, large_tree, patched_tree
 from symbiont_datad.restic.listing import Listing
+from symbiont_datad.restic.spool import Spool
+from symbiont_datad.restic.text import LongText
 from symbiont_datad.restic.tree import encode_tree
 
 
@@ -35,12 +38,30 @@ class Last:
     records: list[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The text of a long tree as it is to be made. `size`: its bytes."""
+
+    patch: Patch
+    source: LongText | Spool
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return self.patch.size
+
+    def pieces(self) -> Iterator[Buffer]:
+        """The text, to be asked for once."""
+        return self.patch.stream(self.source.pieces())
+
+
 @dataclass(slots=True)
 class Directory:
     """A directory: its descriptor, and a node for each entry as soon as it is known.
 
     `quiet`: lstat says the same of every entry as it did the last time. `unsure`: entries that were not read, or are
-    torn. `last`: a large directory as it was the last time. `large`: what is to be remembered of one.
+    torn. `last`: a large directory as it was the last time. `large`: what is to be remembered of one. `spool`: of a
+    very large one the nodes of files, while `nodes` has the others.
     """
 
     fd: int
@@ -55,6 +76,7 @@ class Directory:
     unsure: set[bytes] = field(default_factory=set)
     last: Last | None = None
     large: Large | None = None
+    spool: Spool | None = None
     reads: list[tuple[Future[list[Read | OSError]], list[bytes]]] = field(default_factory=list)
     children: "list[tuple[bytes, os.stat_result, Directory]]" = field(default_factory=list)
     subtrees: dict[bytes, tuple[os.stat_result, bytes, list[tuple[str, bytes]]]] = field(default_factory=dict)
@@ -87,14 +109,21 @@ class Directory:
         """The trees below in short."""
         return sha256(b"".join(self.subtrees[name][1] for name in sorted(self.subtrees))).digest()
 
-    def tree(self, before: bytes) -> bytes:
+    def tree(self, before: bytes | LongText) -> bytes | Stream:
         """The tree, now that all nodes are there; `before`: the one that a large directory had. It gives up what it was
         made from.
         """
         nodes, last = self.nodes, self.last
+        text: bytes | Stream
         if last is not None:
-            text, self.large = patched_tree(before, last.large, last.stay, nodes, last.records)
+            patch, self.large = patched_tree(last.large, last.stay, nodes, last.records)
+            text = patch.apply(before) if isinstance(before, bytes) else Stream(patch, before)
             self.last = None
+        elif self.spool is not None:
+            large = self.spool.large
+            patch, self.large = patched_tree(large, None, nodes, self.listing.records)
+            text = Stream(patch, self.spool)
+            self.spool = None
         elif len(nodes) >= LARGE and not self.quiet:
             text, self.large = large_tree(nodes, self.listing.records)
         else:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from symbiont_datad.restic.facts import Fact
 from symbiont_datad.restic.metadata import time_ns
 from symbiont_datad.restic.records import UNREADABLE, format_time_ns
 from symbiont_datad.restic.repository import Repository
+from symbiont_datad.restic.text import LongText, parts_of
 from symbiont_datad.restic.tree import Node, decode_tree, name_nodes, split_tree, unquote
 
 SLACK_NS = 2_000_000_000
@@ -24,6 +26,8 @@ SLACK_NS = 2_000_000_000
 file systems tick as slowly as that."""
 
 _FORMAT = 4
+_END = b"\xff" * 256
+"""It comes after every name."""
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -134,6 +138,7 @@ class Trees:
         self._repository = repository
         self._trees = trees
         self._nodes: list[dict[str, Known]] | None = None
+        self._directories: dict[str, list[tuple[bytes, int]]] | None = None
 
     def ids(self) -> list[bytes]:
         """Their ids."""
@@ -147,12 +152,16 @@ class Trees:
         """The trees of a subdirectory."""
         return Trees(self._repository, lambda: self._subtrees(name))
 
-    def text(self) -> bytes | None:
+    def in_order(self) -> "InOrder":
+        """The same for names that are asked for in their order, for which no more than a part of a tree is decoded."""
+        return InOrder([_Reader(parts_of(text), before_ns) for text, before_ns in self._texts()])
+
+    def text(self) -> bytes | LongText | None:
         """The best tree; None when it can't be read."""
         for tree in self.ids()[:1]:
             self._repository.need_index()
             with suppress(RepositoryError):
-                return self._repository.load_blob(tree)
+                return self._repository.load_text(tree)
         return None
 
     def files(self) -> dict[bytes, bytes] | None:
@@ -160,12 +169,13 @@ class Trees:
         text = self.text()
         with suppress(RepositoryError):
             if text is not None:
-                return {unquote(name): bytes(raw) for name, kind, raw in name_nodes(text) if kind != "dir"}
+                named = chain.from_iterable(map(name_nodes, parts_of(text)))
+                return {unquote(name): bytes(raw) for name, kind, raw in named if kind != "dir"}
         return None
 
     def forget(self) -> None:
         """Give up the memory that the trees take; they are read again when somebody asks."""
-        self._nodes = None
+        self._nodes = self._directories = None
 
     def _wanted(self) -> dict[bytes, int]:
         wanted: dict[bytes, int] = {}
@@ -173,24 +183,79 @@ class Trees:
             wanted.setdefault(tree, before_ns)
         return wanted
 
-    def _subtrees(self, name: str) -> Iterator[tuple[bytes, int]]:
-        for nodes in self._read():
-            known = nodes.get(name)
-            if known is not None and known.node.subtree:
-                yield bytes.fromhex(known.node.subtree), known.before_ns
+    def _subtrees(self, name: str) -> Iterable[tuple[bytes, int]]:
+        if self._directories is None:
+            self._directories = {}
+            for known in self._known_directories():
+                if known.node.subtree:
+                    found = self._directories.setdefault(known.node.name, [])
+                    found.append((bytes.fromhex(known.node.subtree), known.before_ns))
+        return self._directories.get(name, ())
+
+    def _known_directories(self) -> Iterator[Known]:
+        """The directories in all trees, the best tree first; no more than a part of a long one is decoded at a time."""
+        if self._nodes is not None:
+            yield from (known for nodes in self._nodes for known in nodes.values())
+            return
+        for text, before_ns in self._texts():
+            with suppress(RepositoryError):
+                for part in parts_of(text):
+                    yield from (known for known in _decoded(part, before_ns).values() if known.node.type == "dir")
+
+    def _texts(self) -> Iterator[tuple[bytes | LongText, int]]:
+        for tree, before_ns in self._wanted().items():
+            self._repository.need_index()
+            with suppress(RepositoryError):  # it is damaged: then nothing is known, and all is stored anew
+                yield self._repository.load_text(tree), before_ns
 
     def _read(self) -> list[dict[str, Known]]:
         if self._nodes is None:
             self._nodes = []
-            for tree, before_ns in self._wanted().items():
-                self._repository.need_index()
-                try:
-                    text = self._repository.load_blob(tree)
-                    nodes = decode_tree(text)
-                except RepositoryError:
-                    continue  # it is damaged: then nothing is known, and all is stored anew
-                raws = split_tree(text)
-                self._nodes.append(
-                    {node.name: Known(node, bytes(raw), before_ns) for node, raw in zip(nodes, raws, strict=True)}
-                )
+            for text, before_ns in self._texts():
+                with suppress(RepositoryError):
+                    nodes: dict[str, Known] = {}
+                    for part in parts_of(text):
+                        nodes |= _decoded(part, before_ns)
+                    self._nodes.append(nodes)
         return self._nodes
+
+
+def _decoded(text: bytes, before_ns: int) -> dict[str, Known]:
+    """The nodes of a tree, by name. Raises Damaged."""
+    pairs = zip(decode_tree(text), split_tree(text), strict=True)
+    return {node.name: Known(node, bytes(raw), before_ns) for node, raw in pairs}
+
+
+class _Reader:
+    """One tree, of which a part is decoded."""
+
+    def __init__(self, texts: Iterable[bytes], before_ns: int) -> None:
+        self._texts = iter(texts)
+        self._before_ns = before_ns
+        self._nodes: dict[bytes, Known] = {}
+        self._last = b""
+
+    def get(self, name: bytes) -> Known | None:
+        while name > self._last:
+            try:
+                found = _decoded(next(self._texts, b""), self._before_ns)
+                self._nodes = {unquote(quoted): known for quoted, known in found.items()}
+                self._last = next(reversed(self._nodes), self._last)
+            except RepositoryError:  # it is at its end, or damaged
+                self._nodes, self._last = {}, _END
+        return self._nodes.get(name)
+
+
+class InOrder:
+    """Earlier trees of a directory, which are asked for one name after the other."""
+
+    def __init__(self, readers: list[_Reader]) -> None:
+        self._readers = readers
+
+    def get(self, name: bytes) -> Known | None:
+        """What the best of the trees that has this (raw) name says of it."""
+        for reader in self._readers:
+            known = reader.get(name)
+            if known is not None:
+                return known
+        return None

@@ -6,23 +6,28 @@ others: no node that stays is decoded, or even looked at.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Self
 
 import msgspec
 
-from symbiont_datad.restic.compression import compress, decompress_any
+from symbiont_datad.restic.compression import LARGEST, compress_stream, decompress_stream
+from symbiont_datad.restic.crypto import Buffer
 from symbiont_datad.restic.errors import Damaged
 from symbiont_datad.restic.facts import name_of, without_match
 from symbiont_datad.restic.records import UNREADABLE
+from symbiont_datad.restic.text import LongText
 from symbiont_datad.restic.tree import HEAD, TAIL, encode_tree
 
 LARGE = 100
 """Entries from which on a directory is remembered entry by entry."""
 
 _LEVEL = 1
+_PIECE = 1 << 20
+_SLICE = 8192
+"""Records that are encoded at once."""
 
 
 class _Packed(msgspec.Struct, array_like=True):
@@ -43,7 +48,12 @@ class Large:
     def unpack(cls, packed: bytes) -> Self | None:
         """What was kept; None if it can't be read."""
         try:
-            found = msgspec.msgpack.decode(decompress_any(packed), type=_Packed)
+            text = bytearray()
+            for piece in decompress_stream(packed):  # into one buffer: there may be hundreds of them
+                text += piece
+                if len(text) > LARGEST:
+                    return None
+            found = msgspec.msgpack.decode(text, type=_Packed)
             lengths = array("I", found.lengths)
         except (Damaged, *UNREADABLE, ValueError):
             return None
@@ -51,15 +61,72 @@ class Large:
 
     def pack(self, is_doubtful: Callable[[bytes], bool] | None) -> bytes:
         """All this, to be kept. A record that is doubtful will match nothing."""
-        records = self.records
-        if is_doubtful is not None:
-            records = [without_match(record) if is_doubtful(record) else record for record in records]
-        return compress(msgspec.msgpack.encode(_Packed(records, self.lengths.tobytes())), _LEVEL, checksum=True)
+        return b"".join(compress_stream(self._encoded(is_doubtful), _LEVEL, checksum=True))
 
-    def fits(self, text: bytes) -> bool:
+    def _encoded(self, is_doubtful: Callable[[bytes], bool] | None) -> Iterator[bytes]:
+        """What `_Packed` is as msgpack (an array of two, the first an array of many), a slice at a time."""
+        encode = msgspec.msgpack.encode
+        yield b"\x92\xdd" + len(self.records).to_bytes(4, "big")
+        for start in range(0, len(self.records), _SLICE):
+            records = self.records[start : start + _SLICE]
+            if is_doubtful is not None:
+                records = [without_match(record) if is_doubtful(record) else record for record in records]
+            yield encode(records)[3 if len(records) > 15 else 1 :]  # without the header of this slice
+        yield encode(self.lengths.tobytes())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the text of the tree."""
+        return len(HEAD) + sum(self.lengths) - bool(self.lengths) + len(TAIL)
+
+    def fits(self, text: bytes | LongText) -> bool:
         """Whether this is the text of its tree, as far as a glance tells."""
-        size = len(HEAD) + sum(self.lengths) - bool(self.lengths) + len(TAIL)
-        return len(text) == size and text.startswith(HEAD) and text.endswith(TAIL)
+        if isinstance(text, LongText):
+            return text.size == self.size
+        return len(text) == self.size and text.startswith(HEAD) and text.endswith(TAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """How the text of a tree is made from that of another one. `size`: its bytes.
+
+    `steps`: from where to where the other one's text goes on (without the last comma), or a node, each.
+    """
+
+    steps: list[tuple[int, int] | bytes]
+    size: int
+
+    def apply(self, text: bytes) -> bytes:
+        """The text, made from the other one."""
+        view = memoryview(text)
+        return encode_tree([step if isinstance(step, bytes) else view[slice(*step)] for step in self.steps])
+
+    def stream(self, text: Iterable[Buffer]) -> Iterator[Buffer]:
+        """The text, a MiB or so at a time, made from the pieces of the other one. Raises Damaged if that is cut."""
+        source = iter(text)
+        piece = memoryview(b"")
+        begin = 0  # where the piece is in the other text
+        made = bytearray(HEAD)
+        for number, step in enumerate(self.steps):
+            if number:
+                made += b","
+            if isinstance(step, bytes):
+                made += step
+                continue
+            at, end = step
+            while at < end:
+                while begin + len(piece) <= at:
+                    begin += len(piece)
+                    piece = memoryview(next(source, b""))
+                    if not piece:
+                        raise Damaged("the text of a tree is too short")
+                some = piece[at - begin : end - begin]
+                made += some
+                at += len(some)
+                if len(made) >= _PIECE:
+                    yield made
+                    made = bytearray()
+        yield made + TAIL
 
 
 def large_tree(nodes: Mapping[bytes, bytes], records: Iterable[bytes]) -> tuple[bytes, Large]:
@@ -71,23 +138,23 @@ def large_tree(nodes: Mapping[bytes, bytes], records: Iterable[bytes]) -> tuple[
 
 
 def patched_tree(
-    text: bytes, before: Large, stay: Container[bytes], nodes: Mapping[bytes, bytes], records: Iterable[bytes]
-) -> tuple[bytes, Large]:
-    """The tree `text`, in which of what was there `before` only the records in `stay` are left, and `nodes` (by name)
-    are added. `records`: those of the nodes, and maybe others.
+    before: Large, stay: Container[bytes] | None, nodes: Mapping[bytes, bytes], records: Iterable[bytes]
+) -> tuple[Patch, Large]:
+    """The tree in which of what was there `before` only the records in `stay` are left (None: all of them), and `nodes`
+    (by name) are added. `records`: those of the nodes, and maybe others.
     """
     old, lengths = before.records, before.lengths
-    starts = list(accumulate(lengths, initial=len(HEAD)))
-    by_name = {name_of(record): record for record in records}
-    gone = [(place, b"") for place, record in enumerate(old) if record not in stay]
+    starts = array("Q", accumulate(lengths, initial=len(HEAD)))
+    by_name = {name: record for record in records if (name := name_of(record)) in nodes}
+    gone = [] if stay is None else [(place, b"") for place, record in enumerate(old) if record not in stay]
     added = [(bisect_left(old, name, key=name_of), name) for name in nodes]
-    pieces: list[bytes | memoryview] = []
+    steps: list[tuple[int, int] | bytes] = []
     after = Large([], array("I"))
     at = 0
 
     def keep(end: int) -> None:
         if end > at:
-            pieces.append(memoryview(text)[starts[at] : starts[end] - 1])
+            steps.append((starts[at], starts[end] - 1))
             after.records.extend(old[at:end])
             after.lengths.extend(lengths[at:end])
 
@@ -96,10 +163,10 @@ def patched_tree(
         keep(place)
         at = place
         if name:
-            pieces.append(nodes[name])
+            steps.append(nodes[name])
             after.records.append(by_name[name])
             after.lengths.append(len(nodes[name]) + 1)
         else:
             at += 1
     keep(len(old))
-    return encode_tree(pieces), after
+    return Patch(steps, after.size), after

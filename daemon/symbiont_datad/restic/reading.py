@@ -9,6 +9,7 @@ from typing import Protocol
 
 from symbiont_datad.restic.chunk import WHOLE, pieces
 from symbiont_datad.restic.crypto import Buffer
+from symbiont_datad.restic.facts import name_of
 from symbiont_datad.restic.pack import BlobType
 
 TRIES = 3
@@ -141,7 +142,28 @@ class Reader:
         finally:
             os.close(fd)
 
-    def is_database(self, dir_fd: int, name: bytes) -> bool:
+    def databases(self, dir_fd: int, records: Sequence[bytes]) -> tuple[set[bytes], set[bytes]]:
+        """What lies beside live databases and is no part of a copy, and the databases that may be ahead of their file.
+
+        What was committed lies in the log beside a database until it is moved over, and lstat of the database itself
+        tells nothing of it. `records`: of all entries of the directory (see `facts`).
+        """
+        apart: set[bytes] = set()
+        living: set[bytes] = set()
+        live = self._live
+        if live is None:
+            return apart, living
+        beside = [name_of(record) for record in records if record.endswith(live.companions)]
+        names = frozenset(map(name_of, records)) if beside else frozenset()
+        for name in beside:
+            for ending in live.companions:
+                owner = name.removesuffix(ending)
+                if owner != name and owner in names and self._is_database(dir_fd, owner):
+                    apart.add(name)
+                    living.add(owner)
+        return apart, living
+
+    def _is_database(self, dir_fd: int, name: bytes) -> bool:
         """Whether the file is a live database, by how it begins."""
         try:
             fd = os.open(name, _FLAGS, dir_fd=dir_fd)

@@ -1,6 +1,7 @@
 """Adding blobs: each is stored once, packs are closed at 16 MiB and saved behind the work, the index follows them."""
 
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from symbiont_datad.restic.errors import LockLost, RepositoryError
 from symbiont_datad.restic.index import ROLL_OVER, encode_index
 from symbiont_datad.restic.pack import TARGET_SIZE, BlobType, PackedBlob, Packer
 from symbiont_datad.restic.repository import Repository
+from symbiont_datad.restic.text import seal_text
 
 _UPLOADS = 2
 _WORTH = 64
@@ -114,12 +116,19 @@ class Writer:
             if not again and (place := self._repository.find(blob)) is not None and place.type is kind:
                 return False
             claimed.add(blob)
-        level = self._repository.level
-        if kind is BlobType.TREE and level is not None:
-            level = min(level, _TREE_LEVEL)
+        level = self._tree_level if kind is BlobType.TREE else self._repository.level
         sealed, plain_length = seal_blob(plain, self._repository.key, level)
         self._pack(blob, kind, sealed, plain_length, len(plain))
         return True
+
+    def seal_tree(self, pieces: Iterable[Buffer], size: int) -> tuple[bytes, bytearray, int]:
+        """The id of a long tree of `size` bytes, the tree as `store_sealed` takes it, and its plain length."""
+        return seal_text(pieces, size, self._repository.key, self._tree_level)
+
+    @property
+    def _tree_level(self) -> int | None:
+        level = self._repository.level
+        return None if level is None else min(level, _TREE_LEVEL)
 
     def store_sealed(
         self, blob: bytes, kind: BlobType, sealed: Buffer, plain_length: int, *, again: bool = True
