@@ -150,15 +150,18 @@ def made_at(backup: Backup) -> float:
     return written if int(written) == backup.seconds else min(float(backup.seconds), written)
 
 
-def cases(contexts: Iterable[StateFile], verdicts: Mapping[str, Verdict], agents: str, gzip: bool | None) -> list[Case]:
+def cases(
+    contexts: Collection[StateFile], verdicts: Mapping[str, Verdict], agents: str, gzip: bool | None
+) -> list[Case]:
     """The agents whose state is not as the runtime loads it, in the order of their targets.
 
     `verdicts`, by path, has none for a file that may be half written or could not be judged: its agent waits.
     `agents`: the directory of contexts. `gzip`: the mode in force, None when it is not known.
     """
-    by_agent: dict[str, list[StateFile]] = {}
-    for file in contexts:
-        by_agent.setdefault(file.name.agent, []).append(file)
+    by_agent: dict[str, list[StateFile]] = {file.name.agent: [] for file in contexts if _asks(file, verdicts, gzip)}
+    for file in contexts if by_agent else ():
+        if (its := by_agent.get(file.name.agent)) is not None:
+            its.append(file)
     found: list[Case] = []
     for agent, files in by_agent.items():
         judged = [Judged(file, verdicts[file.path]) for file in files if file.path in verdicts]
@@ -171,6 +174,12 @@ def cases(contexts: Iterable[StateFile], verdicts: Mapping[str, Verdict], agents
             found.append(one_case)
         found += [case for one in judged if one.file.sealed and (case := _alone(agent, one, {}))]
     return sorted(found, key=lambda case: case.target)
+
+
+def _asks(file: StateFile, verdicts: Mapping[str, Verdict], gzip: bool | None) -> bool:
+    """Whether there may be a case because of this file: few, of a million, are damaged or in another mode."""
+    verdict = verdicts.get(file.path)
+    return (verdict is not None and not verdict.good) or (gzip is not None and not file.sealed and file.gzip != gzip)
 
 
 def _unsure(one: Judged) -> bool:
