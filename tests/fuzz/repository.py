@@ -31,6 +31,7 @@ from symbiont_datad.restic.pack import BlobType, Packer, header_length, parse_he
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository, create_repository, open_repository
 from symbiont_datad.restic.restorer import Options, Restorer
+from symbiont_datad.restic.text import parts
 from symbiont_datad.restic.tree import decode_tree, name_nodes, split_tree, unquote
 from symbiont_datad.restic.writer import Writer
 from tests.fuzz.engine import LARGEST, Target
@@ -107,10 +108,15 @@ def _tree_seeds() -> list[bytes]:
         {"name": "z", "type": "dev", "mode": 67109248, "device": 259, **common, "content": None},
     ]
     wholes = [nodes, nodes[:1], nodes[1:3], [nodes[5]], []]
-    return [json.dumps({"nodes": whole}).encode() + b"\n" for whole in wholes]
+    return [
+        *(json.dumps({"nodes": whole}).encode() + b"\n" for whole in wholes),
+        *(json.dumps({"nodes": whole}, separators=(",", ":")).encode() + b"\n" for whole in wholes[:3]),
+    ]
 
 
 def _tree(data: bytes) -> None:
+    for part in parts(data[at : at + 99] for at in range(0, len(data), 99)):
+        decode_tree(part)
     for _, _, raw in name_nodes(data):
         assert bytes(raw)
     split_tree(data)
