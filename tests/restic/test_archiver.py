@@ -28,6 +28,7 @@ from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.prune import Limits, Progress, carry_out, forget, plan, survey
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository, create_repository
+from symbiont_datad.restic.restorer import Restorer
 from symbiont_datad.restic.tree import Node, decode_tree, encode_node, quote, unquote
 from symbiont_datad.restic.writer import Added, Writer
 from tests.conftest import AsNobody
@@ -209,7 +210,7 @@ def settled_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled
     """Everything that has to be of some age, made at once: to wait in each test would take minutes."""
     at = tmp_path_factory.mktemp("settled")
     copies = [build_tree(at / f"{number}" / "source", TREE).parent for number in range(2 * len(CHANGES) + 12)]
-    wide = [build_tree(at / f"wide{number}" / "source", WIDE).parent for number in range(3 * len(CHANGES) + 8)]
+    wide = [build_tree(at / f"wide{number}" / "source", WIDE).parent for number in range(3 * len(CHANGES) + 9)]
     with ExitStack() as held:
         unreadable = None
         if os.geteuid() == 0:
@@ -388,6 +389,30 @@ def test_a_very_large_directory_of_which_everything_changed(very_wide: Backups) 
     taken = very_wide.take()
     assert (0, 110) == (taken.archived.counts.files_new, taken.archived.counts.files_changed)
     assert very_wide.node(taken.name) == afresh(very_wide.source)
+
+
+def test_a_very_large_directory_is_pruned_found_and_restored(very_wide: Backups) -> None:
+    """What reads trees in parts sees all of them: what is still needed stays, and comes back."""
+    (very_wide.source / "agents" / "050.json").write_bytes(b"changed")
+    name = very_wide.take().name
+    repository = reopen(very_wide.repository)
+    forget(repository, [other for other, _ in very_wide.parents() if other != name])
+    found = survey(repository, Progress(), lambda: False)
+    carry_out(repository, found, plan(found, Limits(max_unused=0)), Progress(), lambda: False)
+    assert is_whole(very_wide.repository)
+    repository = reopen(very_wide.repository)
+    node = node_at(very_wide.repository, name, very_wide.source)
+    tree = bytes.fromhex(node.subtree)
+    files = {folder + find.decode_node(raw).raw_name for folder, raw in find.files_in(repository, tree)}
+    assert files == {os.fsencode(path.relative_to(very_wide.source)) for path in very_wide.source.rglob("*.*")}
+    target = very_wide.at / "target"
+    target.mkdir()
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        assert () == Restorer(repository, fd).restore(tree).failed
+    finally:
+        os.close(fd)
+    assert read_tree(very_wide.source) == read_tree(target)
 
 
 def test_a_file_that_goes_from_a_very_large_directory(very_wide: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
