@@ -104,6 +104,7 @@ def measure(base: Path, size: int) -> dict[str, tuple[float, float]]:
     change(files, size // 100)
     run("backup, 1 % changed", "backup")
     run("clean", "clean")
+    run("verify", "verify")
     run("restore", "restore", "latest", "--target", str(base / "restored"))
     start("ready")
     return found
