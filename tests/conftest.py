@@ -18,6 +18,15 @@ T = TypeVar("T")
 # How long one example takes depends on what else the machine does; pytest's own timeout is the limit.
 hypothesis.settings.register_profile("datad", deadline=None)
 hypothesis.settings.load_profile("datad")
+# For mutants (tests/mutation): the same few examples each time, and none made small that nobody looks at.
+hypothesis.settings.register_profile(
+    "mutation",
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
 
 FINE_SKIP = "not on this platform"
 """How the reason of a skip begins that is right even in CI."""

@@ -24,7 +24,7 @@ from tests.process.running import until
 from tests.support import NOBODY, Link, Tree, read_tree
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-peers.lock")
+LOCKS = tuple(f"requirements{use}.lock" for use in ("", "-build", "-dev", "-peers", "-mutation"))
 UNITS = ("systemd/symbiont-datad.service", "systemd/symbiont-datad@.service", "systemd/user/symbiont-datad.service")
 PLISTS = ("launchd/ai.symbiont.datad.plist", "launchd/daemon/ai.symbiont.datad.plist")
 
@@ -60,9 +60,13 @@ def test_locks_agree() -> None:
     together = pins("requirements.lock") | pins("requirements-build.lock")
     assert together == {name: version for name, version in pins("requirements-dev.lock").items() if name in together}
     assert pins("requirements-build.lock") == {name: together[name] for name in pins("requirements-build.lock")}
-    dev, peers = pins("requirements-dev.lock"), pins("requirements-peers.lock")
-    both = dev.keys() & peers.keys()
-    assert {name: dev[name] for name in both} == {name: peers[name] for name in both}
+    known = pins("requirements-dev.lock")
+    for lock in ("requirements-peers.lock", "requirements-mutation.lock"):
+        more = pins(lock)
+        assert {name: known[name] for name in known.keys() & more.keys()} == {
+            name: more[name] for name in known.keys() & more.keys()
+        }
+        known |= more
 
 
 def test_locks_hold_what_the_project_asks_for() -> None:
