@@ -1,7 +1,6 @@
 """The plan of a migration, decided from facts alone."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -9,100 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symbiont_datad.formats.state_name import Role, name_of
 from symbiont_datad.fsops.copy import Encoding
-from symbiont_datad.fsops.walk import Entry
-from symbiont_datad.migrate.content import Content, of_data
+from symbiont_datad.migrate.content import Question, of_data
 from symbiont_datad.migrate.legacy import Kind, Source
-from symbiont_datad.migrate.plan import CONTESTED, plan, questions
+from symbiont_datad.migrate.plan import CONTESTED, Questions, counted, plan, questions
 from symbiont_datad.migrate.planning import Plan, There
 from symbiont_datad.migrate.records import Deed, File, Identity, Known, Place, Step
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.report import Severity
-from symbiont_datad.retention.backups import Backup
 from tests import contexts
-from tests.migrate.making import HOUR, NOW, agent, context
-
-A, B = agent(1), agent(2)
-OLD = "/project/data/contexts"
-TARGET = Target("/tree", Path("/datad"))
-PLAIN = Target("/tree", Path("/datad"), gzip=False)
-AGENTS = "state/agents"
-
-Files = Mapping[str, tuple[bytes, float]]
-"""Files by their path: content and time of the last change, in seconds since the epoch."""
-
-
-def entry(path: str, content: bytes, at: float, number: int = 1, mode: int = 0o100644) -> Entry:
-    """A file as a walk sees it."""
-    return Entry(path, mode, len(content), int(at * 1e9), int(at * 1e9), number, 1, 0, 0)
-
-
-class Tree:
-    """A tree of files as a plan asks about it. `made`: those that the migration has left there, and are unchanged."""
-
-    def __init__(self, files: Files, made: Sequence[str] = ()) -> None:
-        self.entries = {p: entry(p, *one, number) for number, (p, one) in enumerate(files.items(), 1000)}
-        self._contents = {path: of_data(content, CONTESTED)[0] for path, (content, _) in files.items()}
-        self._made = made
-
-    @property
-    def there(self) -> There:
-        return There(self.entries.get, self.content, self.made, self.backups, self.below)
-
-    def content(self, path: str) -> Content | None:
-        return self._contents.get(path)
-
-    def made(self, path: str) -> Identity | None:
-        return Identity.of(self.entries[path]) if path in self._made else None
-
-    def backups(self, agent_id: str) -> list[Backup]:
-        found = []
-        for path, one in self.entries.items():
-            name = name_of(path.removeprefix(f"{AGENTS}/")) if path.startswith(AGENTS) else None
-            if name is not None and name.role is Role.BACKUP and name.agent == agent_id:
-                found.append(Backup(agent_id, name.seconds, one))
-        return found
-
-    def below(self, path: str) -> list[Entry]:
-        return [one for one in self.entries.values() if one.path == path or one.path.startswith(f"{path}/")]
-
-
-def planned(
-    source: Files,
-    tree: Files = MappingProxyType({}),
-    *,
-    kind: Kind = Kind.CONTEXTS,
-    target: Target = TARGET,
-    made: Sequence[str] = (),
-    known: Mapping[str, Known] = MappingProxyType({}),
-    now: float = NOW,
-) -> Plan:
-    """The plan for files of an old place and of the tree, looked into as far as `questions` asks for."""
-    there = Tree(tree, made)
-    entries = {path: entry(path, *one, number) for number, (path, one) in enumerate(source.items(), 1)}
-    place = Source(OLD, kind)
-    asked = questions(place, entries.values(), target, there.there)
-    files = [
-        File(entries[path], of_data(content, asked.source[path])[0] if path in asked.source else None)
-        for path, (content, _) in source.items()
-    ]
-    return plan(place, files, target, there.there, known, now)
-
-
-def steps(found: Plan) -> dict[str, tuple[str, str, str]]:
-    """What is done with each file: the deed, where to, and where what stands there goes."""
-
-    def shown(place: Place | None) -> str:
-        return "" if place is None else f"aside:{place.path}" if place.aside else place.path
-
-    return {step.file.path: (step.deed.value, shown(step.to), shown(step.moved)) for step in found.steps}
-
-
-def at(hours_ago: float) -> float:
-    """A time, so many hours before now."""
-    return NOW - hours_ago * HOUR
-
+from tests.migrate.making import NOW, context
+from tests.migrate.plans import AGENTS, OLD, PLAIN, TARGET, A, B, Files, Tree, at, entry, planned, steps, told
 
 # Contexts
 
@@ -318,12 +234,93 @@ def test_keys_and_credentials_never_move(name: str, content: bytes) -> None:
     assert ["legacy_key"] == [finding.kind for finding in found.findings]
 
 
-def test_links_and_special_files_are_left() -> None:
-    """A link is not followed, and a FIFO not opened."""
-    entries = [entry("link", b"", at(1), mode=0o120777), entry("fifo", b"", at(1), mode=0o010644)]
-    found = plan(Source(OLD, Kind.CONTEXTS), [File(one) for one in entries], TARGET, Tree({}).there, {}, NOW)
-    assert {"link": ("leave", "", ""), "fifo": ("leave", "", "")} == steps(found)
-    assert {"legacy_link", "legacy_special"} == {finding.kind for finding in found.findings}
+def test_what_can_not_be_copied_is_left_with_a_word() -> None:
+    """A link is not followed, a FIFO not opened, and what this user may not read is named."""
+    entries = [entry("fifo", b"", at(1), mode=0o010644), entry("link", b"", at(1), mode=0o120777)]
+    files = [*map(File, entries), File(entry("shut", b"", at(1)), None, "Permission denied")]
+    found = plan(Source(OLD, Kind.CONTEXTS), files, TARGET, Tree({}).there, {}, NOW)
+    assert [
+        "leave fifo ->  [legacy_special] no regular file",
+        "leave link ->  [legacy_link] a symbolic link: it is not followed",
+        "leave shut ->  [legacy_unread] Permission denied",
+        f"info legacy_special {OLD}/fifo: no regular file (nothing can be copied of it)",
+        f"info legacy_link {OLD}/link: a symbolic link: it is not followed (what it leads to may be given with --from)",
+        f"warning legacy_unread {OLD}/shut: Permission denied (let this user read it; run it again)",
+    ] == told(found)
+
+
+# What has to be looked into
+
+
+def asked(source: Files, tree: Files = MappingProxyType({}), kind: Kind = Kind.CONTEXTS) -> dict[str, str]:
+    """What is asked about each file of the source, and (after a `+`) of the tree, by the first letters."""
+    there = Tree(tree).there
+    found = questions(Source(OLD, kind), [entry(path, *one) for path, one in source.items()], TARGET, there)
+
+    def shown(one: Question) -> str:
+        return " ".join(name for name, wanted in zip(one._fields, one, strict=True) if wanted) or "key"
+
+    ours = {path: shown(one) for path, one in found.source.items()}
+    return ours | {f"+{path}": shown(one) for path, one in found.tree.items()}
+
+
+ALL = "judged fields compared"
+
+
+def test_only_what_meets_something_is_compared() -> None:
+    """A context alone is judged; of other files it matters whether they hold a key, and large ones hold none."""
+    body, large, larger = (b"x", at(1)), (bytes(1 << 16), at(1)), (bytes((1 << 16) + 1), at(1))
+    source = {f"{A}.json": body, "notes": large, "dump": larger, f"{B}.json.tmp": body, "x.key": body}
+    source |= {f"archives/{A}/archive_5.json": body, f"{A}.backup.5.json": body}
+    archive, backup = f"archives/{A}/archive_5.json", f"{A}.backup.5.json"
+    alone = {f"{A}.json": "judged fields", "notes": "key", f"{B}.json.tmp": "key"}
+    assert alone | {archive: "judged", backup: "judged fields"} == asked(source)
+    tree = {f"{AGENTS}/{name}": body for name in ("notes", "dump", archive, backup)} | {f"{AGENTS}/{A}.json.gz": body}
+    met = {f"{A}.json": ALL, "notes": "compared", "dump": "compared", f"{B}.json.tmp": "key"}
+    met |= {archive: "judged compared", backup: ALL}
+    assert met | {f"+{path}": ALL for path in tree} == asked(source, tree)
+
+
+def test_two_contexts_of_one_agent_are_compared_with_each_other() -> None:
+    """In a directory of backups each is, for it becomes a backup among others."""
+    two = {f"{A}.json": (b"x", at(1)), f"{B}.json": (b"x", at(1)), f"{A}.json.gz": (b"x", at(1))}
+    assert {f"{A}.json": ALL, f"{B}.json": "judged fields", f"{A}.json.gz": ALL} == asked(two)
+    assert {f"{A}.json": ALL, f"{B}.json": ALL, f"{A}.json.gz": ALL} == asked(two, kind=Kind.BACKUPS)
+
+
+def test_where_files_would_meet() -> None:
+    """Logs meet logs, whatever they are called, and files of a directory of backups those that came before."""
+    logs = {f"{A}.json": (b"x", at(1)), "link": (b"x", at(1))}
+    there = {f"logs/system/{A}.json": (b"x", at(1)), f"{AGENTS}/{A}.json.gz": (b"x", at(1))}
+    found = {f"{A}.json": "compared", "link": "key", f"+logs/system/{A}.json": ALL}
+    assert found == asked(logs, there, Kind.LOGS)
+    others = {"all.tar": (b"x", at(1)), "b.tar": (b"x", at(1)), f"{A}.backup.5.json": (b"x", at(1))}
+    there = {"state/backups/all.tar": (b"x", at(1)), f"{AGENTS}/b.tar": (b"x", at(1))}
+    found = {
+        "all.tar": "compared",
+        "b.tar": "key",
+        f"{A}.backup.5.json": "judged fields",
+        "+state/backups/all.tar": ALL,
+    }
+    assert found == asked(others, there, Kind.BACKUPS)
+
+
+def test_of_vectors_only_those_of_one_name_are_compared() -> None:
+    """They may be large. Keys among them stay unread, and links as well."""
+    source = {f"{unit}/{name}": (b"x", at(1)) for unit in "abc" for name in ("1", "2", "x.key")}
+    tree = {f"vector_db/collections/{path}": (b"x", at(1)) for path in ("a/1", "a/7", "b/9", "d/1")}
+    ours = {f"{unit}/{name}": "compared" for unit in "ab" for name in "12"}
+    theirs = {f"+vector_db/collections/{path}": "compared" for path in ("a/1", "a/7", "b/9")}
+    assert ours | theirs == asked(source, tree, Kind.VECTORS)
+
+
+def test_what_is_no_file_is_not_looked_into() -> None:
+    """Not in the source, and not in the tree."""
+    entries = [entry("a/1", b"", at(1), mode=0o120777), entry(f"{A}.json", b"", at(1), mode=0o010644)]
+    link = entry("vector_db/collections/a/1", b"", at(1), mode=0o120777)
+    below = There(lambda _: None, lambda _: None, lambda _: None, lambda _: [], lambda _: [link])
+    for kind in Kind:
+        assert Questions({}, {}) == questions(Source(OLD, kind), entries, TARGET, below)
 
 
 # Logs and vectors
@@ -366,6 +363,13 @@ def test_two_datasets_are_never_mixed() -> None:
     assert all(f"symbiont_context-{int(at(5))}.lance/" in step.to.path for step in other.copies)
     same = {f"vector_db/collections/{path}": one for path, one in DATASET.items()}
     assert {"same"} == {deed for deed, _, _ in steps(planned(DATASET, same, kind=Kind.VECTORS)).values()}
+
+
+def test_steps_are_counted_by_kind() -> None:
+    """In the order in which the kinds are met, with the bytes that are written."""
+    source = {name: (b"12345", at(5)) for name in ("a", "b", ".env")} | {f"{A}.json": (b"{", at(5))}
+    found = counted(planned(source).steps)
+    assert [("legacy_key", 1, 0), ("damaged_set_aside", 1, 1), ("file_migrated", 2, 10)] == list(found)
 
 
 # Again

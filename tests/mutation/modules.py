@@ -24,5 +24,5 @@ MODULES: Mapping[str, Module] = {
         ("guard/test_drift.py", "guard/test_backoff.py", "guard/test_scope.py"),
     ),
     "schedule": Module(("schedule.py",), ("test_schedule.py",), only=("x_*", "xǁTimetableǁ*", "xǁ_Triggerǁ*")),
-    "migration": Module(("migrate/plan*.py",), ("migrate/test_plan.py",)),
+    "migration": Module(("migrate/plan*.py",), ("migrate/test_plan.py", "migrate/test_plan_told.py")),
 }

@@ -49,7 +49,7 @@ def _keep_both(planning: Planning, file: File, place: str, kind: str, older: Cal
         planning.conflict(file, f"the tree has another file of this name, kept as {path}")
     else:
         path = planning.first_free(older, entry.mtime_ns // NS)
-        reason = f"the tree's {place} is newer" if standing is not None else f"another file becomes {place}"
+        reason = f"the tree's {place} is no older" if standing is not None else f"another file becomes {place}"
         planning.copy(file, Place(False, path), "conflict_kept", reason)
         planning.conflict(file, f"the tree has another file of this name; this one is {path}")
 
@@ -63,7 +63,7 @@ def plan_vectors(planning: Planning, files: Sequence[File]) -> None:
 
 def _plan_unit(planning: Planning, unit: str, files: list[File]) -> None:
     home = f"{planning.target.collections}/{unit}"
-    place = home
+    place, gives_way = home, False
     standing = planning.there.below(home)
     if standing and not all(planning.as_left(entry) for entry in standing):
         if _has_all(planning, files):
@@ -71,15 +71,16 @@ def _plan_unit(planning: Planning, unit: str, files: list[File]) -> None:
                 planning.same(file, f"{planning.target.collections}/{file.entry.path}")
             return
         place = _two_units(planning, unit, files, standing)
+        gives_way = place == home
     steps: list[Step] = []
     for file in files:
         path = place + file.entry.path[len(unit) :]
-        if place == home and not planning.plan.moves and planning.has(path, file.content):
+        if not gives_way and planning.has(path, file.content):
             planning.same(file, path)
         else:
             step = planning.step(file, Place(False, path), "vectors_migrated", f"from {planning.source.path}")
-            # What stands there has another name by then if a move is planned.
-            steps.append(step._replace(standing=None) if planning.plan.moves else step)
+            # What stands there has another name by then.
+            steps.append(step._replace(standing=None) if gives_way else step)
     # A version's manifest names data, which has to be there by then.
     planning.plan.steps += sorted(steps, key=lambda step: (_VERSION_DIRECTORY in step.file.path, step.file.path))
 
@@ -102,7 +103,8 @@ def _two_units(planning: Planning, unit: str, files: Sequence[File], standing: S
         )
         planning.conflict(files[0], f"the tree has other vectors named {unit}, kept as {os.path.basename(name)}")
         return home
-    planning.conflict(files[0], f"the tree has newer vectors named {unit}; these are {os.path.basename(name)}")
+    told = f"the tree has vectors named {unit} that are no older; these are {os.path.basename(name)}"
+    planning.conflict(files[0], told)
     return name
 
 

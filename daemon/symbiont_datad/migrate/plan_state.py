@@ -169,16 +169,23 @@ class _State:
                 self._planning.same(version.file, place)
             else:
                 others.append(version)
-        if others and others[0].time_ns > live_ns:
-            newest = others.pop(0)
+        brought = others[0] if others and others[0].time_ns > live_ns else None
+        if brought is not None:
             path = self._free_backup(agent, live_ns // NS, inside.gzip)
-            why = f"newer by {ago(newest.time_ns, live_ns)}; what was live is {path}"
-            self._live(agent, newest, place, Place(False, path), why)
-            self._planning.conflict(newest.file, f"the tree has another context of this agent, kept as {path}")
+            why = f"newer by {ago(brought.time_ns, live_ns)}; what was live is {path}"
+            self._live(agent, brought, place, Place(False, path), why)
+            self._planning.conflict(brought.file, f"the tree has another context of this agent, kept as {path}")
         for version in others:
-            step = self._older(agent, version, f"the tree's is newer by {ago(live_ns, version.time_ns)}")
+            if version is brought:
+                continue
+            why = f"the tree's is newer by {ago(live_ns, version.time_ns)}"
+            if brought is not None:
+                why = "older than the other one of this agent"
+            elif version.time_ns == live_ns:
+                why = "as old as the tree's, which stays"
+            step = self._older(agent, version, why)
             if step is not None:
-                told = f"the tree has a newer context of this agent; this one is {step.to.path}"
+                told = f"the tree has another context of this agent; this one is {step.to.path}"
                 self._planning.conflict(version.file, told)
 
     def _replace(self, agent: str, place: str, live_ns: int, inside: Content, versions: Sequence[_Version]) -> None:
