@@ -60,6 +60,42 @@ def test_a_snapshot_may_meet_several_rules() -> None:
     } == kept(decide(snapshots, Policy(last=1, daily=1, monthly=2, within_s=2 * DAY), NOW))
 
 
+@pytest.mark.parametrize(
+    ("rule", "first", "same", "before"),
+    [
+        ("last", "2026-11-22T09:30:00", None, "2026-11-22T09:29:59"),
+        ("hourly", "2026-11-22T09:30:00", "2026-11-22T09:00:00", "2026-11-22T08:59:59"),
+        ("hourly", "2026-11-22T09:30:00", None, "2026-11-21T09:30:00"),
+        ("daily", "2026-11-22T09:30:00", "2026-11-22T00:00:00", "2026-11-21T23:59:59"),
+        ("weekly", "2026-11-22T09:30:00", "2026-11-16T00:00:00", "2026-11-15T23:59:59"),
+        ("weekly", "2026-11-22T09:30:00", None, "2025-11-22T09:30:00"),
+        ("monthly", "2026-11-22T09:30:00", "2026-11-01T00:00:00", "2026-10-31T23:59:59"),
+        ("monthly", "2026-11-22T09:30:00", None, "2025-11-22T09:30:00"),
+        ("yearly", "2026-11-22T09:30:00", "2026-01-01T00:00:00", "2025-12-31T23:59:59"),
+    ],
+)
+def test_how_long_a_bucket_is(rule: str, first: str, same: str | None, before: str) -> None:
+    """The newest of each hour, day, week, month or year stays, and each is another one the year before."""
+    oldest = "2020-01-01T00:00:00"
+    snapshots = taken(*filter(None, (first, same, before, oldest)))
+    policy = replace(Policy(), **{rule: 2})  # type: ignore[arg-type]  # the name of a count
+    reason = (f"{rule} snapshot",)
+    assert {first: reason, before: reason} == kept(decide(snapshots, policy, NOW))
+
+
+def test_ties_go_by_id() -> None:
+    """Of two snapshots of one moment the first by its id counts as the newer one, whatever zones they are told in."""
+    (one,), (two,) = taken("2026-11-22T09:00:00+00:00"), taken("2026-11-22T10:00:00+01:00")
+    assert [one[0]] == [*kept(decide([two, one], Policy(last=1), NOW))]
+    named = [("b", one[1]), ("a", two[1]), ("c", one[1])]
+    assert ["a", "b", "c"] == [*kept(decide(named, Policy(), NOW))]
+
+
+def test_a_snapshot_of_this_moment_is_not_of_the_future() -> None:
+    """One that was made just now counts."""
+    assert {"2026-11-23T12:00:00": ("last snapshot",)} == kept(decide(taken("2026-11-23T12:00:00"), Policy(1), NOW))
+
+
 def test_weeks_are_iso_weeks() -> None:
     """The Sunday belongs to the week before; the days around New Year are of one week, though of two years."""
     snapshots = taken("2026-11-23T09:00:00", "2026-11-22T09:00:00", "2026-01-02T09:00:00", "2025-12-30T09:00:00")
@@ -93,7 +129,10 @@ def test_within_counts_from_the_newest_snapshot() -> None:
     assert ("within 1d12h of the newest",) == kept(decide(snapshots, Policy(within_s=1.5 * DAY), NOW))[
         "2025-11-23T09:00:00"
     ]
-    assert ("within 90 s of the newest",) == decide(snapshots, Policy(within_s=90), NOW).keep[0].reasons
+    spans = {90: "90 s", 3600: "1h", 5 * 3600: "5h", DAY: "1d", 30 * 3600: "1d6h", 3601.5: "3601.5 s"}
+    for seconds, text in spans.items():
+        reason = decide(snapshots, Policy(within_s=seconds), NOW).keep[0].reasons
+        assert (f"within {text} of the newest",) == reason
 
 
 def test_days_are_of_the_zone_that_the_time_is_written_in() -> None:
@@ -142,7 +181,7 @@ def test_a_group_is_never_lost_for_want_of_a_tag() -> None:
 
 def test_negative_rules_are_refused() -> None:
     """Only -1 has a meaning."""
-    with pytest.raises(ValueError, match="can't be negative"):
+    with pytest.raises(ValueError, match=r"^a rule of a policy can't be negative$"):
         Policy(daily=-2)
     with pytest.raises(ValueError, match="can't be negative"):
         Policy(within_s=-1)
@@ -165,6 +204,7 @@ def test_snapshots_are_selected_by_host_tags_and_paths() -> None:
     assert one == selected(one + two, tags=["a", "b"])
     assert two == selected(one + two, host="other")
     assert one == selected(one + two, host="h", paths=["/y"])
+    assert one == selected(one + two, host="h", paths=["/x", "/y"])
     assert [] == selected(one + two, host="other", paths=["/y"])
 
 

@@ -53,10 +53,26 @@ def test_both_patterns_count_together() -> None:
     assert [2, 1] == gone(mixed, 2, Asked(4))
 
 
+@pytest.mark.parametrize("pattern", ["a.json.backup.{}.json", "state/agents/a.backup.{}.json"])
+def test_a_backup_knows_what_its_name_says(pattern: str) -> None:
+    """Wherever the file lies."""
+    assert ("a", 7) == (backup(7, pattern).name.agent, backup(7, pattern).name.seconds)
+
+
+def test_ties_go_by_name() -> None:
+    """Of two backups of one second the last by its path counts as the newer one."""
+    one, two = backup(1), backup(1, "a.backup.{}.json")
+    for both in ([one, two], [two, one]):
+        assert [two] == [gone.backup for gone in rotate(both, 1, context_parses=True, parses=Asked())]
+
+
 def test_reasons_tell_the_numbers() -> None:
     """The reason says how many there are, how many are kept, and why none is missed."""
     (one,) = rotate([backup(1), backup(2)], 1, context_parses=True, parses=Asked())
     assert "2 backups of this agent, backup_count is 1; the context itself is whole" == one.reason
+    for whole in (2, 3):
+        (one, *_) = rotate([backup(n) for n in range(4)], 1, context_parses=False, parses=Asked(whole))
+        assert "4 backups of this agent, backup_count is 1; a newer one is whole" == one.reason
 
 
 @pytest.mark.parametrize(

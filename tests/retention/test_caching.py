@@ -31,10 +31,17 @@ def test_files_are_grouped_by_their_last_use() -> None:
     assert [(3, 13), (1, 100), (0, 0), (1, 1000), (0, 0)] == [(group.files, group.bytes) for group in use]
 
 
+def test_a_group_holds_what_is_just_as_old() -> None:
+    """Of a file that was used exactly an hour ago the last use was within an hour."""
+    use = tally(*(entry(age, 1) for age in AGES[:-1]), *(entry(age + 1, 10) for age in AGES[:-1])).use()
+    assert [1, 11, 11, 11, 10] == [group.bytes for group in use]
+
+
 def test_what_a_limit_would_free() -> None:
     """By age: all that was used longer ago; by size: what is above."""
     use = tally(entry(60, 1), entry(2 * HOUR, 10), entry(2 * DAY, 100), entry(99 * DAY, 1000)).use()
     assert [1111 - 1, 1100, 1000, 1000] == [freed_by_age(use, age) for age in (HOUR, DAY, 7 * DAY, 30 * DAY)]
+    assert [1111, 1110] == [freed_by_age(use, age) for age in (0.0, 0.5)]
     assert [611, 0] == [freed_by_size(use, size) for size in (500, 2000)]
 
 
@@ -51,3 +58,12 @@ def test_what_the_next_run_frees(rule: Rule | None, due: list[int]) -> None:
     """What is too old, and then the least recently used of what is above the size."""
     use = tally(entry(60, 1), entry(2 * HOUR, 10), entry(2 * DAY, 100), entry(99 * DAY, 1000), rule=rule).use()
     assert due == [group.due_bytes for group in use]
+
+
+def test_what_is_just_within_the_limits_stays() -> None:
+    """A file that is as old as it may be, and a cache that is as large."""
+    ages = tally(entry(40 * DAY, 1), entry(40 * DAY + 1, 2), entry(50 * DAY, 4), rule=Rule("c", "c", 40 * DAY)).use()
+    assert 6 == ages[-1].due_bytes
+    assert 0 == sum(group.due_bytes for group in tally(entry(-5, 7), rule=Rule("c", "c", max_age_s=0.5)).use())
+    assert 0 == sum(group.due_bytes for group in tally(entry(60, 7), rule=Rule("c", "c", max_bytes=7)).use())
+    assert 1 == sum(group.due_bytes for group in tally(entry(60, 8), rule=Rule("c", "c", max_bytes=7)).use())

@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Callable, Mapping
+from itertools import combinations
+from statistics import median
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symbiont_datad.retention.forecast import OUTSIDE, Forecast, Series, forecast
+from symbiont_datad.retention.forecast import OUTSIDE, Forecast, Series, forecast, trend
 from tests.retention.making import DAY, NOW
 
 GIB = float(1 << 30)
@@ -95,6 +97,81 @@ def test_a_fast_writer_is_foreseen_soon() -> None:
 def test_where_nothing_is_known_nothing_is_said(free: Series) -> None:
     """Too few points, too short a time, a disk that rests or empties, points of one time."""
     assert forecast(free, {}, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("growth", "mostly", "share"),
+    [
+        ({"a": 0.5, "b": 0.25}, "a", 0.5),
+        ({"a": 0.25, "b": 0.5, "c": -9.0, "d": 0.0}, "b", 0.5),
+        ({"a": 0.375, "b": 0.375}, "b", 0.375),
+        ({"a": 0.25, "b": 0.25}, OUTSIDE, 0.5),
+        ({"a": 4.0}, "a", 1.0),
+        ({"a": -4.0}, OUTSIDE, 1.0),
+        ({}, OUTSIDE, 1.0),
+    ],
+)
+def test_what_grows_fastest_is_named(growth: dict[str, float], mostly: str, share: float) -> None:
+    """Of what the disk loses, a byte a second, its part; a directory that shrinks or is unknown takes none of it."""
+    free = series(2 * DAY, 300, lambda t: 5 * DAY - t)
+    used: dict[str, Series] = {
+        path: series(2 * DAY, 300, lambda t, rate=rate: 9 * DAY + t * rate)  # type: ignore[misc]
+        for path, rate in growth.items()
+    }
+    found = seen(free, used | {"unknown": [(NOW, 0.0)]})
+    assert Forecast(3 * DAY, 1.0, DAY, mostly, share) == found
+
+
+def test_how_much_has_to_be_known() -> None:
+    """Eight points over half of a span of time, its ends among them."""
+    known = [(NOW - HOUR - number * HOUR / 7, 1000.0 * number) for number in range(8)][::-1]
+    assert -7 * 1000 / HOUR == pytest.approx(trend(known, NOW - HOUR))
+    assert -7 * 1000 / HOUR == pytest.approx(trend(known, NOW))
+    assert trend(known, NOW + 0.001) is None
+    assert trend(known[1:], NOW - HOUR) is None
+    assert trend([(known[0][0] + 0.001, known[0][1]), *known[1:]], NOW) is None
+
+
+def by_definition(points: Series) -> float:
+    """The middle one of the medians of all slopes: of all points, the newer half and the newest quarter."""
+
+    def median_slope(some: Series) -> float:
+        if len(some) > 48:
+            some = [some[round(number * (len(some) - 1) / 47)] for number in range(48)]
+        slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(some, 2) if b[0] > a[0]]
+        return median(slopes or [0.0])
+
+    return sorted(map(median_slope, (points, points[len(points) // 2 :], points[-(len(points) // 4) :])))[1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_rate_is_a_median_of_slopes(seed: int) -> None:
+    """Whatever the points are, some of them of one time; at most 48 of each part count, evenly chosen."""
+    dice = random.Random(seed)
+    count = dice.choice([8, 9, 11, 21, 48, 49, 75, 200])
+    times = sorted(NOW - dice.randrange(0, int(2 * HOUR), 60) for _ in range(count - 2))
+    points = [(at, dice.uniform(0, 1000)) for at in (NOW - 2 * HOUR, *times, NOW)]
+    assert by_definition(points) == trend(points, NOW)
+
+
+def test_points_of_one_time_have_no_slope() -> None:
+    """A newest quarter that was seen at one time tells nothing of a rate."""
+    points = [(NOW - HOUR * number / 4, -float(number)) for number in range(6, 0, -1)] + [(NOW, 5.0), (NOW, 9.0)]
+    assert by_definition(points) == trend(points, NOW)
+
+
+def test_a_trend_is_of_the_longest_time_up_to_a_week() -> None:
+    """A month tells of other times than a week; where less is known, a day or two hours have to do."""
+    bend = series(30 * DAY, 3600, lambda t: max(t - 22 * DAY, 0.0))
+    assert 1.0 == pytest.approx(trend(bend, NOW))
+    last_day = series(8 * DAY, 1800, lambda t: max(t - 7 * DAY, 0.0))
+    found = trend(last_day, NOW)
+    assert found is not None
+    assert 0.0 < found < 0.1
+    assert 2.0 == pytest.approx(trend(series(DAY, 600, lambda t: 2 * t), NOW))
+    assert -3.0 == pytest.approx(trend(series(2 * HOUR, 60, lambda t: -3 * t), NOW))
+    assert trend(series(600, 60, lambda t: t), NOW) is None
+    assert trend([], NOW) is None
 
 
 def test_noise_does_not_hide_the_trend() -> None:

@@ -12,6 +12,7 @@ from symbiont_datad.fsops.opened import Writer
 from symbiont_datad.quantities import DAY
 from symbiont_datad.retention.logs import (
     Archive,
+    Choice,
     Declared,
     LogRule,
     LogSettings,
@@ -41,6 +42,7 @@ LOGS = LogRule("logs", ("**/*.log", "**/*.jsonl"), rotate_at=1000)
         (replace(LOGS, rotate_every_s=DAY, rotate_min=500), 499, 9 * DAY, ""),
         (replace(LOGS, rotate_every_s=DAY, rotate_min=500), 500, 9 * DAY, "it is 9d old, rotated every 1d"),
         (replace(LOGS, rotate_every_s=DAY), 0, 9 * DAY, ""),
+        (replace(LOGS, rotate_at=0), 0, None, ""),
         (replace(LOGS, rotate_at=None), 10**12, None, ""),
     ],
 )
@@ -97,6 +99,88 @@ def test_the_way_by_what_was_seen(seen: Observed, way: Way) -> None:
     assert choice.why
     if way is Way.NONE and not seen.problem:
         assert choice.remedy
+
+
+DECLARE = "logs.appended or logs.reopened can say how it is written"
+TRUNCATE = "logs.allow_copytruncate"
+TOLD = [
+    (replace(SEEN, problem="a database", remedy="leave it"), False, Way.NONE, "a database", "leave it"),
+    (replace(SEEN, declared=Declared.REOPENED), False, Way.RENAME, "it is declared in logs.reopened", ""),
+    (
+        replace(SEEN, writers=(MISPLACED, APPENDS, replace(MISPLACED, pid=9))),
+        False,
+        Way.NONE,
+        "process 8 (other) and 1 more does not write in append mode, and would leave a gap where the file was cut",
+        "open it for appending (in a shell: >> instead of >), or let it open the file for each line",
+    ),
+    (replace(SEEN, held=Held.NO, writers=()), False, Way.RENAME, "nobody has it open", ""),
+    (
+        replace(SEEN, writers=(), complete=False),
+        False,
+        Way.NONE,
+        "somebody who can't be seen has it open",
+        f"let the daemon see the processes of its writers, or {DECLARE}",
+    ),
+    (
+        replace(SEEN, held=Held.UNKNOWN, writers=(), complete=False),
+        False,
+        Way.NONE,
+        "nobody knows who writes it",
+        f"let the daemon see the processes of its writers, or {DECLARE}",
+    ),
+    (
+        replace(SEEN, complete=False),
+        False,
+        Way.NONE,
+        "process 7 (agent) appends to it, and so could users whose processes can't be seen",
+        f"take their right to write to it, run the daemon as root, or {DECLARE}",
+    ),
+    (SEEN, False, Way.COLLAPSE, "process 7 (agent) appends to it", ""),
+    (
+        replace(SEEN, writers=(replace(APPENDS, pid=9), APPENDS, replace(APPENDS, pid=8))),
+        True,
+        Way.COLLAPSE,
+        "process 7 (agent) and 2 more appends to it",
+        "",
+    ),
+    (
+        replace(SEEN, writers=(), declared=Declared.APPENDED),
+        False,
+        Way.COLLAPSE,
+        "it is declared in logs.appended",
+        "",
+    ),
+    (
+        replace(SEEN, collapses=False),
+        True,
+        Way.TRUNCATE,
+        "process 7 (agent) appends to it; what is written during the cut is lost",
+        "",
+    ),
+    (
+        replace(SEEN, collapses=False),
+        False,
+        Way.NONE,
+        "process 7 (agent) appends to it, and this file system can't take the head out of a file",
+        f"keep logs on ext4 or xfs, let it open the file for each line, or accept lost lines with {TRUNCATE}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("seen", "allowed", "way", "why", "remedy"), TOLD)
+def test_what_is_said_of_a_way(seen: Observed, allowed: bool, way: Way, why: str, remedy: str) -> None:
+    """Why it is that way, and of a log that is left alone what to do about it."""
+    assert Choice(way, why, remedy) == choose(seen, allowed)
+
+
+def test_what_users_declare_about_writers() -> None:
+    """Patterns are relative to the logs directory; of one that is declared both ways, reopening counts."""
+    settings = LogSettings(directory="var/logs", reopened=("a/*.log",), appended=("**/*.log", "b"))
+    names = ("var/logs/a/x.log", "var/logs/c/x.log", "var/logs/b/x", "var/logs/x.txt")
+    assert [Declared.REOPENED, Declared.APPENDED, Declared.APPENDED, Declared.NOTHING] == [
+        settings.declared(name) for name in names
+    ]
+    assert Declared.NOTHING is LogSettings().declared("logs/a.log")
 
 
 def test_truncating_needs_leave_and_a_writer_that_appends() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,16 @@ def test_the_marks_say_when_and_how_much() -> None:
     assert pressed(space(50, 9), MARKS)
     assert Lack(0, 11) == lack(space(50, 9), MARKS)
     assert not lack(space(15, 20), MARKS)
+    assert not pressed(space(50, 10), MARKS)
+    assert [True, True, False] == [bool(one) for one in (Lack(1, 0), Lack(0, 1), Lack(0, 0))]
+    assert not Lack(-5, -1)
+
+
+def test_the_last_inode_counts() -> None:
+    """A file system of a single inode is one that counts them."""
+    marks = Marks(inodes_high=Share(percent=100), inodes_low=Share(percent=100))
+    assert pressed(space(50, 0, 1), marks)
+    assert Lack(0, 1) == lack(space(50, 0, 1), marks)
 
 
 def test_a_file_system_without_inodes_lacks_none() -> None:
@@ -62,7 +73,27 @@ def test_stages_come_in_order_and_a_later_one_only_if_needed() -> None:
 
     assert ["c1"] == [one.path for _, one in relieve(stages(), Lack(5, 0))]
     assert ["c1", "c2", "u1"] == [one.path for _, one in relieve(stages(), Lack(25, 0))]
-    assert [] == list(relieve(stages(), Lack(0, 0)))
+    for nothing in (Lack(0, 0), Lack(-1, -1)):
+        assert [] == list(relieve(stages(), nothing))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Lack(1, 0), ["byte"]),
+        (Lack(2, 0), ["byte", "both"]),
+        (Lack(0, 1), ["inode"]),
+        (Lack(0, 2), ["inode", "both"]),
+        (Lack(1, 1), ["inode", "byte"]),
+        (Lack(1, 2), ["inode", "byte", "both"]),
+        (Lack(3, 3), ["inode", "byte", "both"]),
+    ],
+)
+def test_what_gives_back_nothing_that_is_missing_stays(wanted: Lack, expected: list[str]) -> None:
+    """A file of no bytes is no help to a lack of bytes, and one with another name none to a lack of inodes."""
+    candidates = [Candidate("nothing", 0, 0, 0), Candidate("inode", 1, 0, 1), Candidate("byte", 2, 1, 0)]
+    found = relieve([(Stage.CACHES, [*candidates, Candidate("both", 3, 1, 1)])], wanted)
+    assert expected == [one.path for _, one in found]
 
 
 def test_a_stage_is_not_looked_at_before_its_time() -> None:
@@ -122,9 +153,16 @@ def test_looks_come_more_often_the_nearer_the_mark_is() -> None:
     assert 0.25 == next_look_s(space(20), MARKS, 10 * MIB)
     far = Space(500 << 30, 1000 << 30, 90, 100)
     assert 10 == next_look_s(far, MARKS, 0)
+    assert 10 == next_look_s(far, MARKS, 1)
+    assert 4 == next_look_s(Space(101 << 30, 1000 << 30, 90, 100), MARKS, 0)
+    assert 0.5 == next_look_s(Space((100 << 30) + 2, 1000 << 30, 90, 100), MARKS, 1)
+    assert 0.2 == next_look_s(space(9), MARKS, 1)
+    assert 1 == next_look_s(space(9), MARKS, 0)
 
 
 def test_what_is_told_has_bytes_and_inodes() -> None:
     """For people."""
     assert "5 MiB of 100 MiB free (5 %), 90 % of the inodes" == told(space(5))
     assert "5 MiB of 100 MiB free (5 %)" == told(space(5, 0, 0))
+    assert "100 MiB of 100 MiB free (100 %), 100 % of the inodes" == told(space(100, 100))
+    assert "0 B of 0 B free (0 %)" == told(Space(0, 0, 0, 0))

@@ -36,7 +36,18 @@ def test_over_its_size_the_oldest_goes_what_can_be_undone_first() -> None:
     held = [cell("d1", 3 * DAY), cell("d2", 2 * DAY), cell("d3", DAY / 2), cell("u1", 3, 9), cell("u0", 4, 9, 0),
             cell("u2", 2, 9), cell("u3", 1, 9), cell("d4", 0)]  # fmt: skip
     assert ["u1"] == names(expiries(held, QuarantineLimits(max_bytes=600), NOW))
-    assert ["u1", "u2", "d1", "d2"] == names(expiries(held, QuarantineLimits(max_bytes=1), NOW))
+    assert ["u1", "u2", "d1", "d2"] == names(expiries(held, QuarantineLimits(max_bytes=0), NOW))
+    reason = "the quarantine is over 699 B, and this is the oldest in it"
+    assert [Expiry("u1", "quarantine", reason)] == expiries(held, QuarantineLimits(max_bytes=699), NOW)
+    assert [] == expiries(held, QuarantineLimits(max_bytes=700), NOW)
+
+
+def test_what_is_just_within_the_limits_stays() -> None:
+    """A cell that is as old as it may be; and of those that came within the last day none goes by size."""
+    held = [cell("a", 30 * DAY), cell("b", 30 * DAY - 1), cell("c", DAY), cell("d", DAY + 1), cell("e", 1)]
+    assert [] == expiries(held, QuarantineLimits(max_age_s=30 * DAY), NOW)
+    assert ["a", "b", "d"] == names(expiries(held, QuarantineLimits(max_bytes=0), NOW))
+    assert ["x"] == names(expiries([cell("x", DAY + 1), cell("y", DAY + 1)], QuarantineLimits(max_bytes=0), NOW))
 
 
 HELD = st.lists(

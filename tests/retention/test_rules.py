@@ -1,5 +1,7 @@
 """Which rule a file is the business of: exactly one, the most precise one."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,30 @@ def business_of(path: str, rules: list[Rule]) -> list[str]:
 def test_the_most_precise_rule_has_it(path: str, rules: list[Rule], expected: list[str]) -> None:
     """The deepest directory wins, then the first patterns that match; the audit log needs a rule of its own."""
     assert expected == business_of(path, rules)
+
+
+@pytest.mark.parametrize(
+    ("options", "bounded", "active"),
+    [
+        ({}, False, False),
+        ({"max_age_s": 0.0}, True, True),
+        ({"max_bytes": 0}, True, True),
+        ({"max_files": 0}, True, True),
+        ({"broken": True}, False, True),
+        ({"pack_after_s": 0.0}, False, True),
+        ({"cache": True, "keep_newest": True, "whole": True, "protect": ("x",)}, False, False),
+    ],
+)
+def test_a_rule_that_asks_for_nothing_is_none(options: Any, bounded: bool, active: bool) -> None:
+    """One bound is enough, be it nought; broken files and days to be packed are work without a bound."""
+    rule = Rule("r", "d", **options)
+    assert (bounded, active) == (rule.bounded, rule.active)
+
+
+def test_a_plain_reach_has_no_patterns_in_it() -> None:
+    """Then whole directories can be taken without a look at each name."""
+    pairs = [(one, other) for one in (LOGS, DEBUG) for other in (AGENTS, PICKED)]
+    assert [True, False, False, False] == [Reach(one, [one, other]).plain for one, other in pairs]
 
 
 NAMES = st.sampled_from(["", "a", "a/b", "a/b/c", "b"])

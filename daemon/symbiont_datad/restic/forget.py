@@ -44,7 +44,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
-        if any(count < UNLIMITED for count in self._counts) or (self.within_s or 0) < 0:
+        if min(self._counts) < UNLIMITED or (self.within_s is not None and self.within_s < 0):
             raise ValueError("a rule of a policy can't be negative")
 
     @property
@@ -125,8 +125,8 @@ def decide(snapshots: Iterable[tuple[str, Snapshot]], policy: Policy, now: float
     and days are those of the zone that the snapshot's own time is written in, as restic does it: one whose time is
     written in UTC belongs to a day of UTC. Ties go by id. Raises ValueError when a snapshot's time can't be read.
     """
-    ordered = sorted(((snapshot.at, name, snapshot) for name, snapshot in snapshots), key=lambda one: one[1])
-    ordered.sort(key=lambda one: one[0], reverse=True)
+    timed = ((snapshot.at, name, snapshot) for name, snapshot in snapshots)
+    ordered = sorted(timed, key=lambda one: (-one[0].timestamp(), one[1]))
     past = [one for one in ordered if one[0].timestamp() <= now]
     rules = _rules(policy, past[0][0], len(past)) if past else []
     keep: list[Kept] = []

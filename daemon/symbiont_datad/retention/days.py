@@ -26,7 +26,7 @@ def end_of_day(name: str) -> int | None:
 def is_day(name: str) -> bool:
     """Whether a name is that of a day and nothing else, as `days_ahead` spells it."""
     try:
-        return len(name) == 10 and date.fromisoformat(name).isoformat() == name
+        return date.fromisoformat(name).isoformat() == name
     except ValueError:
         return False
 

@@ -70,11 +70,12 @@ def trend(series: Series, now: float) -> float | None:
 
 def _largest(used: Mapping[str, Series], rate: float, now: float, span: float) -> tuple[str, float]:
     """What grows fastest, and its part of the rate."""
-    growth = {path: slope for path, series in used.items() if (slope := _slope(series, now, span)) and slope > 0}
+    slopes = {path: _slope(series, now, span) for path, series in used.items()}
+    growth = {path: slope for path, slope in slopes.items() if slope is not None and slope > 0}
     outside = rate - sum(growth.values())
     path = max(growth, key=lambda path: (growth[path], path), default=OUTSIDE)
     if path == OUTSIDE or outside > growth[path]:
-        return OUTSIDE, min(max(outside / rate, 0.0), 1.0)
+        return OUTSIDE, outside / rate
     return path, min(growth[path] / rate, 1.0)
 
 
@@ -84,7 +85,7 @@ def _slope(series: Series, now: float, span: float) -> float | None:
     if len(points) < _FEWEST or points[-1][0] - points[0][0] < span * _COVERED:
         return None
     parts = (points, points[len(points) // 2 :], points[-(len(points) // 4) :])
-    return median(median(_slopes(_thinned(part))) for part in parts if len(part) > 1)
+    return median(median(_slopes(_thinned(part))) for part in parts)
 
 
 def _slopes(points: Series) -> list[float]:

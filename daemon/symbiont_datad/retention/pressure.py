@@ -81,20 +81,20 @@ class Candidate(NamedTuple):
 
 def pressed(space: Space, marks: Marks) -> bool:
     """Whether less is free than the high marks say."""
-    return space.free_bytes < _mark(marks.high, space.total_bytes) or (
-        space.total_inodes > 0 and space.free_inodes < _mark(marks.inodes_high, space.total_inodes)
+    return space.free_bytes < _mark(marks.high, space.total_bytes) or space.free_inodes < _mark(
+        marks.inodes_high, space.total_inodes
     )
 
 
 def lack(space: Space, marks: Marks) -> Lack:
     """What is missing up to the low marks. (Whether anything is to be done about it, `pressed` says.)"""
     size = max(_mark(marks.low, space.total_bytes) - space.free_bytes, 0)
-    inodes = max(_mark(marks.inodes_low, space.total_inodes) - space.free_inodes, 0) if space.total_inodes > 0 else 0
+    inodes = max(_mark(marks.inodes_low, space.total_inodes) - space.free_inodes, 0)
     return Lack(size, inodes)
 
 
 def _mark(share: Share, total: int) -> int:
-    """A mark that is more than all there is can't be reached: then it is all there is."""
+    """A mark that is more than all there is can't be reached: then it is all there is, and 0 of what is not counted."""
     return min(share.of(total), total)
 
 
@@ -104,16 +104,14 @@ def relieve(stages: Iterable[tuple[Stage, Iterable[Candidate]]], wanted: Lack) -
     One that gives back nothing of what is still missing stays. A stage is not even looked at while the ones before it
     are enough. Ties go by path.
     """
-    size, inodes = wanted
-    if size <= 0 and inodes <= 0:
+    if not wanted:
         return
     for stage, candidates in stages:
         for one in sorted(candidates, key=lambda one: (one.at_ns, one.path)):
-            if (size > 0 and one.bytes > 0) or (inodes > 0 and one.inodes > 0):
+            if (wanted.bytes > 0 and one.bytes > 0) or (wanted.inodes > 0 and one.inodes > 0):
                 yield stage, one
-                size -= one.bytes
-                inodes -= one.inodes
-            if size <= 0 and inodes <= 0:
+                wanted = Lack(wanted.bytes - one.bytes, wanted.inodes - one.inodes)
+            if not wanted:
                 return
 
 

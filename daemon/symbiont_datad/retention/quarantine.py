@@ -51,15 +51,14 @@ def expiries(held: Iterable[Held], limits: QuarantineLimits, now: float) -> list
     for cell in removed:
         if cell.until is not None and now >= cell.until:
             found.append(Expiry(cell.name, "undo_window", f"{format_duration(now - cell.at)} old: its time is over"))
-    oldest = -float("inf") if limits.max_age_s is None else now - limits.max_age_s
     for cell in doubtful[:-1]:
-        if cell.at < oldest:
-            age = f"{format_duration(now - cell.at)} old, over {spell_duration(limits.max_age_s or 0)}"
+        if limits.max_age_s is not None and now - cell.at > limits.max_age_s:
+            age = f"{format_duration(now - cell.at)} old, over {spell_duration(limits.max_age_s)}"
             found.append(Expiry(cell.name, "quarantine", age))
-    gone = {one.name for one in found}
-    over = sum(cell.bytes for cell in cells if cell.name not in gone) - (limits.max_bytes or 0)
     if limits.max_bytes is None:
         return found
+    gone = {one.name for one in found}
+    over = sum(cell.bytes for cell in cells if cell.name not in gone) - limits.max_bytes
     reason = f"the quarantine is over {format_size(limits.max_bytes)}, and this is the oldest in it"
     for cell in [*removed[:-1], *(cell for cell in doubtful[:-1] if cell.at < now - DAY)]:
         if over <= 0:
