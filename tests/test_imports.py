@@ -18,7 +18,7 @@ FLOORS = (
     {"supervisor"},
     {"schedule", "observation", "doctor"},
     {"jobs", "guard", "service"},
-    {"migrate", "layout", "status", "context_store"},
+    {"migrate", "layout", "status", "context_store", "timetable"},
     {"settings", "retention", "ledger", "live", "events"},
     {"restic", "formats", "fsops"},
     {"report", "errors", "quantities"},

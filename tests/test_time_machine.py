@@ -27,8 +27,8 @@ from symbiont_datad.jobs.snapshots import Named
 from symbiont_datad.restic.records import Snapshot, format_time
 from symbiont_datad.retention.plan import plan
 from symbiont_datad.retention.units import units_of
-from symbiont_datad.schedule import Timetable, timetables
 from symbiont_datad.settings import load
+from symbiont_datad.timetable import Timetable, timetables
 from tests.time_machine import Machine, zone
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0

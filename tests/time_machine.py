@@ -19,8 +19,9 @@ from apscheduler.events import EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.base import BaseExecutor
 from apscheduler.schedulers.base import BaseScheduler
 
-from symbiont_datad import schedule as schedule_module
-from symbiont_datad.schedule import Drive, Schedule, Timetable
+from symbiont_datad import timetable
+from symbiont_datad.schedule import Drive, Schedule
+from symbiont_datad.timetable import Timetable
 
 TURN_S = 10.0
 """How often the daemon's main loop looks at the clocks."""
@@ -35,7 +36,7 @@ def zone(name: str) -> Iterator[None]:
     def forget() -> None:
         time.tzset()
         tzlocal.reload_localzone()
-        schedule_module._cron_triggers.cache_clear()
+        timetable._cron_triggers.cache_clear()
 
     with mock.patch.dict(os.environ, TZ=name):
         forget()

@@ -35,7 +35,7 @@ from symbiont_datad.migrate.transition import Transition
 from symbiont_datad.observation import Observation, recorder
 from symbiont_datad.quantities import format_size
 from symbiont_datad.report import Health, JobReport, Outcome
-from symbiont_datad.schedule import Schedule, timetables
+from symbiont_datad.schedule import Schedule
 from symbiont_datad.service.endpoint import Endpoint, listening
 from symbiont_datad.service.figures import Facts, Scheduling
 from symbiont_datad.service.meter import Meter, Textfile
@@ -46,6 +46,7 @@ from symbiont_datad.service.probe import Probe, trouble
 from symbiont_datad.service.process import open_standard_streams, reap_orphans
 from symbiont_datad.service.request import Answer, Asked, Routes
 from symbiont_datad.settings_places import state_directory
+from symbiont_datad.timetable import timetables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

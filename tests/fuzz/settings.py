@@ -12,11 +12,11 @@ from symbiont_datad.restic.credentials import CLOUDS, settings_for
 from symbiont_datad.restic.errors import RepositoryError
 from symbiont_datad.restic.places import backend_at
 from symbiont_datad.restic.subset import subset
-from symbiont_datad.schedule import Timetable
 from symbiont_datad.service.endpoint import listening
 from symbiont_datad.settings import load
 from symbiont_datad.settings_file import example_toml
 from symbiont_datad.settings_places import Unsure, daemon_dir
+from symbiont_datad.timetable import Timetable
 from tests.fuzz.engine import Target
 from tests.fuzz.pieces import JSON, scratch
 

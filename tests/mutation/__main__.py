@@ -20,7 +20,7 @@ from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
 
 from tests.mutation.modules import MODULES, Module
-from tests.mutation.workspace import function_of, is_meant, names, prepare, sources
+from tests.mutation.workspace import function_of, prepare, sources
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLACE = PROJECT / ".venv" / "mutation"
@@ -68,7 +68,7 @@ def main() -> int:
             again = [one.name for one in results(place, module) if one.diff] if given.survivors else []
             prepare(place, PROJECT, module)
             if again or not given.survivors:
-                run(place, again or names(module))
+                run(place, again)
         found[name] = list(results(place, module))
         print(f"{name}: {len(found[name])} mutants, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     known = equivalents()
@@ -101,8 +101,6 @@ def results(place: Path, module: Module) -> Iterator[Mutant]:
             meta = Path("mutants") / f"{source}.meta"
             codes = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
             for name, code in codes.items():
-                if not is_meant(name, module):
-                    continue
                 status = status_by_exit_code[code]
                 diff = "" if status in ("killed", "timeout") else get_diff_for_mutant(name, path=source)
                 yield Mutant(name, source, status, diff)

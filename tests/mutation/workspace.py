@@ -3,7 +3,6 @@
 import ast
 import os
 import shutil
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tests.mutation.modules import Module
@@ -73,13 +72,3 @@ def function_of(mutant: str) -> str:
     """`Class.method` or `function`, of a mutant's name: `symbiont_datad.schedule.xǁTimetableǁdue__mutmut_3`."""
     mangled = mutant.partition("__mutmut_")[0].rpartition(".")[2]
     return mangled.removeprefix("x_") if mangled.startswith("x_") else mangled.removeprefix("xǁ").replace("ǁ", ".")
-
-
-def names(module: Module) -> list[str]:
-    """What mutmut is told to mutate: patterns of mutants; none means all."""
-    return [f"{NAME}.*.{pattern}" for pattern in module.only]
-
-
-def is_meant(mutant: str, module: Module) -> bool:
-    """Whether a mutant is one of those."""
-    return not module.only or any(fnmatchcase(mutant, pattern) for pattern in names(module))
