@@ -1,15 +1,15 @@
 """When jobs run, decided from times alone."""
 
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symbiont_datad.timetable import Timetable, put_off
+from symbiont_datad.settings import Settings
+from symbiont_datad.settings_sections import Backup, Schedules, VectorDb
+from symbiont_datad.timetable import Soon, Timetable, Trigger, put_off, timetables
+from tests.time_machine import zone
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -36,6 +36,7 @@ def test_a_success_in_the_future_does_not_stall_a_job() -> None:
     """When the clock was wrong at the last success, the job runs now: the machine may never be on for an interval."""
     future = NOON.timestamp() + 10 * 365 * DAY
     assert NOON == Timetable("a", every_s=HOUR).due(future, NOON)
+    assert NOON + timedelta(seconds=HOUR) == Timetable("a", every_s=HOUR).due(NOON.timestamp(), NOON)
     assert NOON == Timetable("a", cron="15 3 * * *").due(future, NOON)
 
 
@@ -70,6 +71,13 @@ def test_an_interval_is_kept_or_caught_up_at_once(every_s: float, age_s: float) 
         ("0 0 1 * fri", "2026-11-27T00:00"),
         ("0 0 29 2 *", "2028-02-29T00:00"),
         ("0 0 */31 * mon", "2027-02-01T00:00"),
+        ("0 0 * * */7", "2026-11-29T00:00"),
+        ("0 0 * * 7/1", "2026-11-29T00:00"),
+        ("59 23 31 12 *", "2026-12-31T23:59"),
+        ("0 0 * DEC Sun", "2026-12-06T00:00"),
+        ("0 0 30/1 nov *", "2026-11-30T00:00"),
+        ("0-59/59 13 * * *", "2026-11-23T13:00"),
+        ("1,0 13 * * *", "2026-11-23T13:00"),
     ],
 )
 def test_a_cron_expression_means_what_cron_says(cron: str, first: str) -> None:
@@ -100,22 +108,14 @@ def test_cron_always_moves_on(parts: tuple[str, ...], start: datetime) -> None:
     assert start < first < table.next_run(first)
 
 
-_IN_BERLIN = """
-import sys
-from datetime import UTC, datetime
-from symbiont_datad.timetable import Timetable
-at = datetime.fromisoformat(sys.argv[2]).replace(tzinfo=UTC)
-for _ in range(int(sys.argv[3])):
-    at = Timetable("a", cron=sys.argv[1]).next_run(at)
-    print(at.strftime("%m-%d %H:%M"))
-"""
-
-
 def in_berlin(cron: str, start: str, runs: int) -> list[str]:
     """The first runs (UTC) after a time (UTC) where local time is that of Berlin."""
-    command = [sys.executable, "-c", _IN_BERLIN, cron, start, str(runs)]
-    environ = {**os.environ, "TZ": "Europe/Berlin"}
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout.splitlines()
+    found, at = [], utc(start)
+    with zone("Europe/Berlin"):
+        for _ in range(runs):
+            at = Timetable("a", cron=cron).next_run(at)
+            found.append(f"{at:%m-%d %H:%M}")
+    return found
 
 
 def test_cron_through_the_missing_hour() -> None:
@@ -129,6 +129,96 @@ def test_cron_through_the_repeated_hour() -> None:
     expected = ["10-30 00:30", "10-31 00:30", "11-01 01:30", "11-02 01:30"]
     assert expected == in_berlin("30 2 * * *", "2027-10-29T12:00", 4)
     assert ["10-31 00:30", "10-31 01:30", "10-31 02:30"] == in_berlin("30 * * * *", "2027-10-30T23:45", 3)
+    assert ["10-31 00:30", "10-31 01:30", "10-31 02:30"] == in_berlin("30 */1 31 10 *", "2027-10-30T23:45", 3)
+
+
+def test_the_first_of_two_same_times_counts() -> None:
+    """Asked between the two, a job of that time runs the next day."""
+    assert ["11-01 01:30"] == in_berlin("30 2 * * *", "2027-10-31T00:45", 1)
+
+
+def test_the_longest_gap_is_between_the_next_runs() -> None:
+    """Of a table that runs twice a day it is the longer part of the day, and ten gaps are looked at."""
+    assert 15 * HOUR == Timetable("a", cron="0 3,12 * * *").longest_gap_s(NOON)
+    assert 23 * HOUR + 5 * 60 == Timetable("a", cron="*/5 0 * * *").longest_gap_s(utc("2026-11-24T00:09"))
+    assert 5 * 60 == Timetable("a", cron="*/5 0 * * *").longest_gap_s(utc("2026-11-24T00:04"))
+
+
+def test_light_and_heavy_jobs_have_threads_of_their_own() -> None:
+    """A backup holds no sweep up."""
+    assert ["default", "heavy"] == [Timetable("a", heavy=heavy).executor for heavy in (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("table", "previous_s", "expected_s"),
+    [
+        (Timetable("a", every_s=60.0), None, 60.0),
+        (Timetable("a", every_s=60.0), 0.0, 60.0),
+        (Timetable("a", every_s=60.0), -59.0, 1.0),
+        (Timetable("a", every_s=60.0), -60.0, 60.0),
+        (Timetable("a", every_s=60.0), -1000.0, 60.0),
+        (Timetable("a", every_s=60.0), 1.0, 60.0),
+        (Timetable("a", cron="1 12 * * *"), None, 60.0),
+        (Timetable("a", cron="1 12 * * *"), -DAY + 30.0, 60.0),
+    ],
+)
+def test_a_run_counts_from_the_one_before_but_is_never_caught_up(
+    table: Timetable, previous_s: float | None, expected_s: float
+) -> None:
+    """An interval counts from when the last run was due; where that is over, or the clock went back, from now."""
+    previous = None if previous_s is None else NOON + timedelta(seconds=previous_s)
+    assert NOON + timedelta(seconds=expected_s) == Trigger(table).get_next_fire_time(previous, NOON)
+
+
+def test_jitter_puts_a_run_off_and_never_forward() -> None:
+    """By up to so many seconds, and not always by the same."""
+    trigger = Trigger(Timetable("a", every_s=60.0, jitter_s=5.0))
+    found = {(trigger.get_next_fire_time(None, NOON) - NOON).total_seconds() for _ in range(100)}
+    assert 60.0 <= min(found) < max(found) <= 65.0
+
+
+def test_each_job_has_the_timetable_that_the_settings_say() -> None:
+    """An interval or cron; what takes long is heavy; all have the same jitter."""
+    settings = Settings(
+        auto_save_interval=1.0,
+        schedule=Schedules(rotation_interval=20.0, retention_interval=300.0, usage_interval=40.0, jitter=7.0),
+        backup=Backup(schedule=50000.0, verify_schedule="15 3 * * *"),
+        vector_db=VectorDb(optimize_schedule=600000.0, metadata_interval=700.0),
+    )
+    assert (
+        Timetable("sweep", 1.0, None, 7.0),
+        Timetable("rotate", 20.0, None, 7.0),
+        Timetable("clean", 300.0, None, 7.0),
+        Timetable("usage", 40.0, None, 7.0),
+        Timetable("vectors", 700.0, None, 7.0),
+        Timetable("backup", 50000.0, None, 7.0, heavy=True),
+        Timetable("verify", None, "15 3 * * *", 7.0, heavy=True),
+        Timetable("optimize", 600000.0, None, 7.0, heavy=True),
+    ) == timetables(settings)
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "after_s", "expected"),
+    [
+        (None, 100.0, 2.0, Soon(100.0, 102.0)),
+        (Soon(100.0, 102.0), 102.0, 2.0, None),
+        (Soon(100.0, 102.0), 100.4, 2.0, None),
+        (Soon(100.0, 102.0), 100.5, 2.0, Soon(100.0, 102.5)),
+        (Soon(100.0, 100.25), 100.0625, 0.25, None),
+        (Soon(100.0, 100.25), 100.125, 0.25, Soon(100.0, 100.375)),
+        (Soon(100.0, 119.0), 118.5, 2.0, Soon(100.0, 120.0)),
+        (Soon(100.0, 150.0), 101.0, 2.0, None),
+        (Soon(100.0, 150.0), 149.0, 2.0, None),
+    ],
+)
+def test_asked_again_a_run_is_put_off(known: Soon | None, now: float, after_s: float, expected: Soon | None) -> None:
+    """To so many seconds from now, as long as that is less than ten times as many after the first call.
+
+    What is due, was put off further, or would hardly move stays as it is (None).
+    """
+    found = put_off(known, now, after_s)
+    assert (expected or known) == found
+    assert expected is not None or found is known
 
 
 def test_a_run_is_put_off_but_not_for_ever() -> None:

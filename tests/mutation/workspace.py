@@ -58,7 +58,9 @@ def bared(source: str) -> str:
         (decorator,) = node.decorator_list
         if isinstance(decorator, ast.Name) and decorator.id == "property":
             after[node.end_lineno or 0] = f"{' ' * node.col_offset}{node.name} = property({node.name})"
-        elif not (isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "lru_cache"):
+        elif isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "lru_cache":
+            after[node.end_lineno or 0] = f"{' ' * node.col_offset}{node.name}.cache_clear = lambda: None"
+        else:
             continue
         gone.update(range(decorator.lineno, (decorator.end_lineno or decorator.lineno) + 1))
     text = []
@@ -69,6 +71,6 @@ def bared(source: str) -> str:
 
 
 def function_of(mutant: str) -> str:
-    """`Class.method` or `function`, of a mutant's name: `symbiont_datad.schedule.xǁTimetableǁdue__mutmut_3`."""
+    """`Class.method` or `function`, of a mutant's name: `symbiont_datad.timetable.xǁTimetableǁdue__mutmut_3`."""
     mangled = mutant.partition("__mutmut_")[0].rpartition(".")[2]
     return mangled.removeprefix("x_") if mangled.startswith("x_") else mangled.removeprefix("xǁ").replace("ǁ", ".")
