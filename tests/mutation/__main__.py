@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -53,7 +54,11 @@ def main() -> int:
         prog="scripts/mutate", description="Breaks pure code, and sees whether a test notices."
     )
     parser.add_argument("module", nargs="*", help=f"which: {', '.join(MODULES)}; all, if none is named")
-    parser.add_argument("--survivors", action="store_true", help="once more those that survived the last time, only")
+    parser.add_argument(
+        "--survivors",
+        action="store_true",
+        help="go on from the last run: what changed since, was not reached, or survived",
+    )
     parser.add_argument("--show", action="store_true", help="run nothing; print what the last run found")
     given = parser.parse_args()
     unknown = set(given.module) - set(MODULES)
@@ -65,9 +70,13 @@ def main() -> int:
         place, module = PLACE / name, MODULES[name]
         begun = time.monotonic()
         if not given.show:
-            again = [one.name for one in results(place, module) if one.diff] if given.survivors else []
+            lived = {one.name for one in results(place, module) if one.diff}
+            if not given.survivors:
+                shutil.rmtree(place / "mutants", ignore_errors=True)
             prepare(place, PROJECT, module)
-            if again or not given.survivors:
+            run(place)
+            again = [one.name for one in results(place, module) if one.diff and one.name in lived]
+            if given.survivors and again:
                 run(place, again)
         found[name] = list(results(place, module))
         print(f"{name}: {len(found[name])} mutants, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
@@ -85,8 +94,8 @@ def main() -> int:
     return 1 if alive else 0
 
 
-def run(place: Path, mutants: Sequence[str]) -> None:
-    """Have mutmut make the mutants and try them (or those named), one at a time, at the lowest priority."""
+def run(place: Path, mutants: Sequence[str] = ()) -> None:
+    """Have mutmut make the mutants and try those that are new (or those named), one at a time."""
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *mutants]
     with (place / "log").open("wb") as log:
         ended = subprocess.run(command, cwd=place, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)

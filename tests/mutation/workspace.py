@@ -29,7 +29,7 @@ def prepare(place: Path, project: Path, module: Module) -> None:
     settings = {
         "source_paths": [NAME],
         "only_mutate": sources(place, module),
-        "pytest_add_cli_args": list(_OPTIONS),
+        "pytest_add_cli_args": [*_OPTIONS, *(f"--deselect=tests/{path}" for path in module.without)],
         "pytest_add_cli_args_test_selection": tests,
     }
     text = (project / "pyproject.toml").read_text() + "\n[tool.mutmut]\n"

@@ -1,6 +1,7 @@
 """Which logs are rotated, which way, and which archives go."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -324,6 +325,47 @@ def test_archives_of_audit_logs_go_only_by_a_rule_that_names_them() -> None:
     assert archives[2:] == sorted(gone, key=lambda one: -one.place.at)
     both = replace(LOGS, patterns=("**/*.log", "audit/other.log"), keep=1)
     assert [] == trim(LogSettings(rules=(both,)), archives, NOW)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes", "gone"),
+    [
+        ({"keep": 2}, (10, 10), []),
+        ({"keep": 2}, (10, 10, 10), [3]),
+        ({"keep": 0}, (10, 10, 10), [3, 2]),
+        ({"max_age_s": 2 * DAY}, (10, 10, 10), [3]),
+        ({"max_total": 30}, (10, 10, 10), []),
+        ({"max_total": 29}, (10, 10, 10), [3]),
+        ({"max_total": 20}, (10, 10, 10), [3]),
+        ({"max_total": 19}, (10, 10, 1, 0), [3, 2]),
+        ({"max_total": 0}, (10, 10), [2]),
+    ],
+)
+def test_what_just_meets_a_limit_stays(limits: dict[str, Any], sizes: tuple[int, ...], gone: list[int]) -> None:
+    """By number, by age and by size: archives that are one, two, three and four days old."""
+    archives = [archive("logs/a.log", NOW - days * DAY, size=size) for days, size in enumerate(sizes, 1)]
+    found = trim(LogSettings(rules=(replace(LOGS, **limits),)), archives, NOW)
+    assert [(archives[days - 1], "logs") for days in gone] == [(one.archive, one.rule) for one in found]
+    if "max_total" in limits:
+        together = trim(LogSettings(rules=(replace(LOGS, name="x"),), **limits), archives, NOW)
+        assert [(archives[days - 1], "logs") for days in gone] == [(one.archive, one.rule) for one in together]
+
+
+def test_archives_are_in_the_order_of_their_rotation_whatever_they_are_called() -> None:
+    """The time and the number say which was first."""
+    places = {"c": Rotated("a.log", 5, 1), "a": Rotated("a.log", 5, 2), "b": Rotated("a.log", 4, 9)}
+    archives = [Archive(path, "logs/a.log", place, 10) for path, place in places.items()]
+    settings = LogSettings(rules=(replace(LOGS, keep=1),))
+    assert ["b", "c"] == [one.archive.path for one in trim(settings, archives, NOW)]
+
+
+def test_the_total_of_all_is_over_all_rules() -> None:
+    """Two logs of two rules, each within its own limits."""
+    rules = (replace(LOGS, name="a", patterns=("a.log",)), replace(LOGS, name="b", patterns=("b.log",)))
+    archives = [archive(f"logs/{name}.log", NOW - days * DAY, size=10) for name in "ab" for days in (1, 2)]
+    (found,) = trim(LogSettings(rules=rules, max_total=30), archives, NOW)
+    assert (archives[1], "logs") == (found.archive, found.rule)
+    assert "archives of logs together over 30 B, the oldest first" == found.reason
 
 
 def test_reasons_are_for_people() -> None:

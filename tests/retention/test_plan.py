@@ -36,6 +36,13 @@ def test_the_age_counts_from_the_chosen_time(by: AgeBy, reason: str) -> None:
     assert [reason] == [removal.reason for removal in plan(rule, units, NOW)]
 
 
+@pytest.mark.parametrize(("written_s", "read_s", "used_s"), [(60, 50, 50), (50, 60, 50), (50, 50, 50)])
+def test_used_is_written_or_read(written_s: float, read_s: float, used_s: float) -> None:
+    """Whichever was later."""
+    (one,) = units_of(Rule("c", "c", age_by=AgeBy.USED), [entry("c/a", written_s, read_s=read_s)])
+    assert int((NOW - used_s) * 1e9) == one.at_ns
+
+
 def test_caps_take_the_oldest_and_no_more() -> None:
     """Two of four files must go to meet the cap: the two oldest, with the cap in the reason."""
     files = [unit("d", 1, 400 << 20), unit("a", 4, 400 << 20), unit("c", 2, 400 << 20), unit("b", 3, 400 << 20)]

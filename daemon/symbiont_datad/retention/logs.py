@@ -267,22 +267,21 @@ def _within_count(
         by_log[archive.log].append(archive)
     gone: set[str] = set()
     for some in by_log.values():
-        over = len(some) - rule.keep
-        if over > 0:
-            oldest_first = sorted(some, key=lambda archive: archive.place)
-            going = [archive for archive in oldest_first[:-1] if archive.path not in protected][:over]
-            reason = f"one of {len(some)} archives of its log, {rule.keep} are kept"
-            found += [Trimmed(archive, rule.name, reason) for archive in going]
-            gone.update(archive.path for archive in going)
+        over = max(len(some) - rule.keep, 0)
+        oldest_first = sorted(some, key=lambda archive: archive.place)
+        going = [archive for archive in oldest_first[:-1] if archive.path not in protected][:over]
+        reason = f"one of {len(some)} archives of its log, {rule.keep} are kept"
+        found += [Trimmed(archive, rule.name, reason) for archive in going]
+        gone.update(archive.path for archive in going)
     return [archive for archive in ones if archive.path not in gone]
 
 
 def _within_total(
     name: str, cap: int | None, ones: list[Archive], protected: Collection[str], found: list[Trimmed]
 ) -> list[Archive]:
-    over = sum(archive.size for archive in ones) - cap if cap is not None else 0
-    if cap is None or over <= 0:
+    if cap is None:
         return ones
+    over = sum(archive.size for archive in ones) - cap
     oldest_first = sorted(ones, key=lambda archive: (archive.place.at, archive.log, archive.place.number))
     reason = f"archives of {name} together over {format_size(cap)}, the oldest first"
     gone: set[str] = set()
