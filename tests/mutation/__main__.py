@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
@@ -30,6 +31,15 @@ EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 _MEMORY = 4 << 30  # a mutant that never stops may also take more and more
 
 
+class Change(NamedTuple):
+    """What a mutant is known by, whatever its number: the lines that it changes, before and after."""
+
+    source: str
+    function: str
+    before: str
+    after: str
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """One change of the code, and how it ended: killed, timeout, survived, no tests, …; `diff` of those that live."""
@@ -40,12 +50,12 @@ class Mutant:
     diff: str = ""
 
     @property
-    def change(self) -> tuple[str, str, str, str]:
-        """What it is known by, whatever its number: source, function, lines before, and after."""
+    def change(self) -> Change:
+        """The change itself."""
         lines = self.diff.splitlines()[3:]
         before = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
         after = " ".join(line[1:].strip() for line in lines if line.startswith("+"))
-        return self.source, function_of(self.name), before, after
+        return Change(self.source, function_of(self.name), before, after)
 
 
 def main() -> int:
@@ -54,11 +64,7 @@ def main() -> int:
         prog="scripts/mutate", description="Breaks pure code, and sees whether a test notices."
     )
     parser.add_argument("module", nargs="*", help=f"which: {', '.join(MODULES)}; all, if none is named")
-    parser.add_argument(
-        "--survivors",
-        action="store_true",
-        help="go on from the last run: what changed since, was not reached, or survived",
-    )
+    parser.add_argument("--survivors", action="store_true", help="go on from the last run: what is new, and what lived")
     parser.add_argument("--show", action="store_true", help="run nothing; print what the last run found")
     given = parser.parse_args()
     unknown = set(given.module) - set(MODULES)
@@ -70,28 +76,32 @@ def main() -> int:
         place, module = PLACE / name, MODULES[name]
         begun = time.monotonic()
         if not given.show:
-            lived = {one.name for one in results(place, module) if one.diff}
-            if not given.survivors:
-                shutil.rmtree(place / "mutants", ignore_errors=True)
-            prepare(place, PROJECT, module)
-            run(place)
-            again = [one.name for one in results(place, module) if one.diff and one.name in lived]
-            if given.survivors and again:
-                run(place, again)
+            mutate(place, module, anew=not given.survivors)
         found[name] = list(results(place, module))
         print(f"{name}: {len(found[name])} mutants, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     known = equivalents()
     alive = [one for some in found.values() for one in some if one.diff and one.change not in known]
     for one in alive:
-        print(f"\n{one.name}: {one.status}\n{one.diff}")
-    changes = {one.change for some in found.values() for one in some}
-    for source, function, before, after in known:
-        if any(source in sources(PLACE / name, MODULES[name]) for name in found) and not changes & {
-            (source, function, before, after)
-        }:
-            print(f"\nlisted as equivalent, but killed, or not there: {source} {function}\n- {before}\n+ {after}")
-    print(f"\n{table(found, set(known))}")
+        print(f"\n{one.name}: {one.status}\n{one.diff}" if one.status != "not checked" else f"{one.name}: not checked")
+    lived = {one.change for some in found.values() for one in some if one.diff}
+    files = {source for name in found for source in sources(PLACE / name, MODULES[name])}
+    for change in known - lived:
+        if change.source in files:
+            print(f"\nlisted as equivalent, but killed, or not there: {change}")
+    print(f"\n{table(found, known)}")
     return 1 if alive else 0
+
+
+def mutate(place: Path, module: Module, *, anew: bool) -> None:
+    """Try all mutants of a module, or go on from the last run: those that are new or not reached, and survivors."""
+    lived = {one.name for one in results(place, module) if one.diff}
+    if anew:
+        shutil.rmtree(place / "mutants", ignore_errors=True)
+    prepare(place, PROJECT, module)
+    run(place)
+    again = [one.name for one in results(place, module) if one.diff and one.name in lived]
+    if again and not anew:
+        run(place, again)
 
 
 def run(place: Path, mutants: Sequence[str] = ()) -> None:
@@ -104,7 +114,9 @@ def run(place: Path, mutants: Sequence[str] = ()) -> None:
 
 
 def results(place: Path, module: Module) -> Iterator[Mutant]:
-    """What became of the mutants in the last run."""
+    """What became of the mutants in the last run; nothing, where there was none."""
+    if not place.exists():
+        return
     with chdir(place):
         for source in sources(place, module):
             meta = Path("mutants") / f"{source}.meta"
@@ -115,13 +127,13 @@ def results(place: Path, module: Module) -> Iterator[Mutant]:
                 yield Mutant(name, source, status, diff)
 
 
-def equivalents() -> dict[tuple[str, str, str, str], str]:
-    """The changes that change nothing, with the reason."""
+def equivalents() -> set[Change]:
+    """The changes that are listed as changing nothing."""
     rows = tomllib.loads(EQUIVALENT.read_text()).get("equivalent", [])
-    return {(row["source"], row["function"], row["before"], row["after"]): row["reason"] for row in rows}
+    return {Change(row["source"], row["function"], row["before"], row["after"]) for row in rows if row["reason"]}
 
 
-def table(found: dict[str, list[Mutant]], known: set[tuple[str, str, str, str]]) -> str:
+def table(found: dict[str, list[Mutant]], known: set[Change]) -> str:
     """The figures, as a table of Markdown."""
     lines = ["| module | mutants | killed | timed out | survived | equivalent | score |", "| --- |" + " ---: |" * 6]
     total: Counter[str] = Counter()
@@ -132,7 +144,7 @@ def table(found: dict[str, list[Mutant]], known: set[tuple[str, str, str, str]])
     return "\n".join([*lines, _row("all", total)])
 
 
-def _kind(one: Mutant, known: set[tuple[str, str, str, str]]) -> str:
+def _kind(one: Mutant, known: set[Change]) -> str:
     if not one.diff:
         return one.status
     return "equivalent" if one.change in known else "survived"
