@@ -14,16 +14,13 @@ ALL: list[str] = ["*"]
 
 def children_in_scope(row: Directory, scope: Scope) -> list[str] | None:
     """None when the row is out of scope; else the paths of its open children that are in it (`ALL`, some, or none)."""
-    covered = False
-    for path, deep in scope.items():
-        if path == row.path or not path or row.path.startswith(path + "/"):
-            covered = True
-            if deep and row.open:
-                return ALL
+    covering = [deep for path, deep in scope.items() if not path or f"{row.path}/".startswith(f"{path}/")]
+    if row.open and any(covering):
+        return ALL
     some = [path for path in scope if row.open and path and path.rpartition("/")[0] == row.path]
     if some:
         return some
-    return [] if covered else None
+    return [] if covering else None
 
 
 def covers(scope: Scope, layout: Layout, path: str) -> bool:
