@@ -30,6 +30,7 @@ def test_a_job_that_never_ran_is_due_at_once() -> None:
     """Neither an interval nor a cron expression makes the first run wait."""
     assert NOON == Timetable("a", every_s=DAY).due(None, NOON)
     assert NOON == Timetable("a", cron="15 3 * * *").due(None, NOON)
+    assert NOON == Timetable("a").next_run(NOON)
 
 
 def test_a_success_in_the_future_does_not_stall_a_job() -> None:
@@ -72,6 +73,11 @@ def test_an_interval_is_kept_or_caught_up_at_once(every_s: float, age_s: float) 
         ("0 0 29 2 *", "2028-02-29T00:00"),
         ("0 0 */31 * mon", "2027-02-01T00:00"),
         ("0 0 * * */7", "2026-11-29T00:00"),
+        ("0 13 * * 6/2", "2026-11-28T13:00"),
+        ("0 13 * * 0-2", "2026-11-23T13:00"),
+        ("0 0 13 * */5", "2026-12-13T00:00"),
+        ("0 */12 * * *", "2026-11-24T00:00"),
+        ("0 0 1 */12 *", "2027-01-01T00:00"),
         ("0 0 * * 7/1", "2026-11-29T00:00"),
         ("59 23 31 12 *", "2026-12-31T23:59"),
         ("0 0 * DEC Sun", "2026-12-06T00:00"),
