@@ -105,6 +105,7 @@ def test_where_nothing_is_known_nothing_is_said(free: Series) -> None:
         ({"a": 0.5, "b": 0.25}, "a", 0.5),
         ({"a": 0.25, "b": 0.5, "c": -9.0, "d": 0.0}, "b", 0.5),
         ({"a": 0.375, "b": 0.375}, "b", 0.375),
+        ({"a": 0.5}, "a", 0.5),
         ({"a": 0.25, "b": 0.25}, OUTSIDE, 0.5),
         ({"a": 4.0}, "a", 1.0),
         ({"a": -4.0}, OUTSIDE, 1.0),
@@ -120,6 +121,21 @@ def test_what_grows_fastest_is_named(growth: dict[str, float], mostly: str, shar
     }
     found = seen(free, used | {"unknown": [(NOW, 0.0)]})
     assert Forecast(3 * DAY, 1.0, DAY, mostly, share) == found
+
+
+@pytest.mark.parametrize(("late", "left", "hours", "over_s"), [(2.0, 72_000, 10, 2 * HOUR), (0.5, 18_000, 5, DAY)])
+def test_the_soonest_end_counts(late: float, left: float, hours: float, over_s: float) -> None:
+    """Of two hours in which it went faster than on the day, or of the day."""
+    free = series(DAY, 300, lambda t: left + late * 2 * HOUR - min(t - 22 * HOUR, 0.0) - max(t - 22 * HOUR, 0.0) * late)
+    found = seen(free)
+    assert hours * HOUR == pytest.approx(found.full_in_s, rel=0.2)
+    assert over_s == found.over_s
+
+
+def test_two_hours_tell_of_twenty() -> None:
+    """And of not a moment more."""
+    assert 20 * HOUR == seen(series(2 * HOUR, 60, lambda t: 22 * HOUR - t)).full_in_s
+    assert forecast(series(2 * HOUR, 60, lambda t: 22 * HOUR + 1 - t), {}, NOW) is None
 
 
 def test_how_much_has_to_be_known() -> None:
