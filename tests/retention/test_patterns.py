@@ -1,6 +1,7 @@
 """Patterns of paths mean what users of shells expect, and no text is refused."""
 
 import re
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,61 @@ def test_a_pattern_matches(pattern: str, path: str) -> None:
 def test_a_pattern_does_not_match(pattern: str, path: str) -> None:
     """What a pattern is not about stays out."""
     assert not matcher((pattern,))(path)
+
+
+def name_fits(pattern: str, name: str) -> bool:
+    """Whether a name fits a pattern, by trying all ways."""
+    if not pattern:
+        return not name
+    rest = pattern[1:]
+    if pattern[0] == "*":
+        return any(name_fits(rest, name[at:]) for at in range(len(name) + 1))
+    others = rest[:1] in ("!", "^")
+    end = rest.find("]", 1 + others)
+    if pattern[0] == "[" and end > 0:
+        inside = re.findall(r"(.)-(.)|(.)", rest[others:end])
+        fits = any(name[:1] == one if one else low <= name[:1] <= high for low, high, one in inside)
+        return bool(name) and fits is not others and name_fits(rest[end + 1 :], name[1:])
+    return bool(name) and pattern[0] in ("?", name[0]) and name_fits(rest, name[1:])
+
+
+def path_fits(parts: tuple[str, ...], names: tuple[str, ...]) -> bool:
+    """Whether a path, given as names, or a directory that it is in, fits the parts of a pattern, by trying all ways."""
+    if not parts:
+        return True
+    if parts[0] == "**":
+        return bool(names) and any(path_fits(parts[1:], names[at:]) for at in range(len(names) + 1 - (parts[1:] == ())))
+    return bool(names) and name_fits(parts[0], names[0]) and path_fits(parts[1:], names[1:])
+
+
+NAME_PATTERNS = [
+    "*", "a", "?", "*a", "a*", "*a*", "*a*b*", "a*b", "a*b*c*d", "*a?c*", "?b", "a??", "[ab]", "[!ab]", "[^ab]",
+    "[]a]", "[!]a]", "[^]]", "[a-c]b", "[!a-c]", "[c-a]", "[!c-a]", "[a-]", "[-a]", "[a-a]", "[.-]", "[a", "a[b",
+    "[a]]", "[ab][cd]", "x[ab]y[cd]", "a[!b]c", "*[ab]*[cd]*", "*[!a]c", "[!", "[^", "[]", "[!]", "[^]", "a[]",
+    "[][]", "[!!]", "[^^]", "[!^]", "[a!]", "[a^b]", "[+--]",
+]  # fmt: skip
+NAMES = [
+    "a", "b", "c", "d", "x", "]", "[", "!", "^", "-", ".", "ab", "ba", "ac", "bb", "cb", "b]", "a]", "]]", "abc",
+    "adc", "acb", "axc", "abcd", "aXbYcZd", "xayc", "xbyd", "xcyd", "[a", "a[b", "a[]", "[!", "[^", "[]", "[!]",
+    "[^]", "+", ",",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", NAME_PATTERNS)
+def test_a_name_matches_as_if_all_ways_were_tried(pattern: str) -> None:
+    """Though none is tried twice."""
+    fitting = [name for name in NAMES if name_fits(pattern, name)]
+    assert fitting == [name for name in NAMES if matcher((pattern,))(name)]
+
+
+def test_a_path_matches_as_if_all_ways_were_tried() -> None:
+    """However many directories `**` stands for, and wherever it stands."""
+    paths = [names for count in range(1, 5) for names in product("ab", repeat=count)]
+    for count in range(1, 5):
+        for parts in product(("**", "a", "b"), repeat=count):
+            match = matcher(("/".join(parts),))
+            fitting = [names for names in paths if path_fits(parts, names)]
+            assert fitting == [names for names in paths if match("/".join(names))], parts
 
 
 def test_no_pattern_matches_nothing() -> None:
