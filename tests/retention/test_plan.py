@@ -1,6 +1,8 @@
 """Retention of a directory: what goes, why, and never more than it takes."""
 
 import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -36,6 +38,13 @@ def test_the_age_counts_from_the_chosen_time(by: AgeBy, reason: str) -> None:
     assert [reason] == [removal.reason for removal in plan(rule, units, NOW)]
 
 
+def test_only_the_name_right_below_tells_the_day() -> None:
+    """A day further down is that of something else."""
+    rule = Rule("history", "h", age_by=AgeBy.NAME)
+    (one,) = units_of(rule, [entry("h/sub/2026-10-06/a", 60 * DAY)])
+    assert int((NOW - 60 * DAY) * 1e9) == one.at_ns
+
+
 @pytest.mark.parametrize(("written_s", "read_s", "used_s"), [(60, 50, 50), (50, 60, 50), (50, 50, 50)])
 def test_used_is_written_or_read(written_s: float, read_s: float, used_s: float) -> None:
     """Whichever was later."""
@@ -52,6 +61,41 @@ def test_caps_take_the_oldest_and_no_more() -> None:
     ]
     by_files = plan(Rule("cache", "c", max_files=3, age_by=AgeBy.USED), files, NOW)
     assert [("a", "cache over 3 files, least recently used")] == [(one.unit.path, one.reason) for one in by_files]
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes", "expected"),
+    [
+        ({"max_bytes": 300}, (100, 100, 100), []),
+        ({"max_bytes": 299}, (100, 100, 100), [("0", "c over 299 B, least recently changed")]),
+        ({"max_bytes": 200}, (100, 100, 100), [("0", "c over 200 B, least recently changed")]),
+        ({"max_bytes": 199}, (1, 100, 100), [(n, "c over 199 B, least recently changed") for n in "01"]),
+        ({"max_bytes": 0}, (1, 1), [("0", "c over 0 B, least recently changed")]),
+        ({"max_files": 2}, (0, 0), []),
+        ({"max_files": 1}, (0, 0), [("0", "c over 1 files, least recently changed")]),
+        ({"max_files": 2, "whole": True}, (1, 1, 1), [("0", "c over 2 directories, least recently changed")]),
+        ({"max_files": 2, "max_bytes": 150, "age_by": AgeBy.NAME}, (0, 100, 100, 100),
+         [("0", "c over 2 files, of the earliest days"), ("1", "c over 2 files, of the earliest days"),
+          ("2", "c over 150 B, of the earliest days")]),
+        ({"max_age_s": 0.0}, (1,), [("0", "not changed for 1 s, over 0s")]),
+        ({"max_age_s": 1.0}, (1,), []),
+    ],
+)  # fmt: skip
+def test_what_just_meets_a_bound_stays(
+    limits: dict[str, Any], sizes: tuple[int, ...], expected: list[tuple[str, str]]
+) -> None:
+    """By size, by number and by age: files that are called 0, 1, … and the last of which is a second old."""
+    files = [unit(str(number), len(sizes) - number, size) for number, size in enumerate(sizes)]
+    found = plan(replace(Rule("c", "c"), **limits), files, NOW)
+    assert expected == [(one.unit.path, one.reason) for one in found]
+
+
+def test_ties_go_by_path() -> None:
+    """Of files of one time the last by name is the newest."""
+    files = [unit("b"), unit("c"), unit("a")]
+    assert newest(files) == unit("c")
+    assert newest([]) is None
+    assert ["a", "b"] == paths(plan(Rule("c", "c", max_files=1), files, NOW))
 
 
 def test_age_comes_first_and_counts_for_the_caps() -> None:
