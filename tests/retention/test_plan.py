@@ -63,6 +63,15 @@ def test_caps_take_the_oldest_and_no_more() -> None:
     assert [("a", "cache over 3 files, least recently used")] == [(one.unit.path, one.reason) for one in by_files]
 
 
+def test_ages_are_told_to_the_hour() -> None:
+    """Of less than an hour to the second, each its own."""
+    ages = (90 * 60, 3600, 3599, 20, 10)
+    found = plan(Rule("c", "c", max_age_s=5.0), [unit(str(age), age) for age in ages], NOW)
+    assert ["1h", "1h", "59m 59s", "20 s", "10 s"] == [
+        one.reason.split(",")[0].removeprefix("not changed for ") for one in found
+    ]
+
+
 @pytest.mark.parametrize(
     ("limits", "sizes", "expected"),
     [
@@ -139,6 +148,8 @@ def test_a_directory_goes_whole_and_counts_as_one() -> None:
                entry("h/mixed/new", DAY), entry("h/loose", 50 * DAY)]  # fmt: skip
     removals = plan(rule, units_of(rule, entries), NOW)
     assert [("h/loose", 1), ("h/old", 2)] == [(one.unit.path, len(one.unit.members)) for one in removals]
+    assert [False, True] == [one.unit.whole for one in removals]
+    assert not any(one.whole for one in units_of(Rule("history", "h"), entries))
     counted = Rule("history", "h", max_files=2, whole=True)
     assert ["h/loose"] == paths(plan(counted, units_of(counted, entries), NOW))
 

@@ -8,7 +8,7 @@ from symbiont_datad.quantities import format_duration, format_size, spell_durati
 from symbiont_datad.retention.rules import AgeBy, Rule
 from symbiont_datad.retention.units import Unit
 
-_HOUR_NS = 3600 * 10**9
+_SECOND_NS = 10**9
 _FAR = 1 << 80  # nanoseconds, before and after all times of files
 _path = attrgetter("path")
 _at = attrgetter("at_ns")
@@ -55,8 +55,7 @@ def plan(rule: Rule, units: Iterable[Unit], now: float, *, protected: Collection
             size += unit.size
     ordered = in_order(expired)
     if ordered and rule.keep_newest and ordered[-1] is newest([*kept, ordered[-1]]):
-        kept.append(ordered.pop())
-        size += kept[-1].size
+        ordered.pop()  # all that is kept then is protected
     removals = _expired(ordered, rule, now)
     files_over = 0 if rule.max_files is None else len(kept) - rule.max_files
     bytes_over = 0 if rule.max_bytes is None else size - rule.max_bytes
@@ -78,15 +77,15 @@ def newest(units: Iterable[Unit]) -> Unit | None:
 
 
 def _expired(expired: list[Unit], rule: Rule, now: float) -> list[Removal]:
-    """Reasons are told to the hour, so thousands of files share one text."""
+    """Reasons are told to the hour (or, of less than one, to the second), so thousands of files share one text."""
     now_ns, reasons, removals = int(now * 1e9), dict[int, str](), list[Removal]()
     for unit in expired:
-        age_ns = now_ns - unit.at_ns
-        hours = age_ns // _HOUR_NS
-        reason = reasons.get(hours)
+        age_s = (now_ns - unit.at_ns) // _SECOND_NS
+        told_s = age_s - age_s % 3600 or age_s
+        reason = reasons.get(told_s)
         if reason is None:
-            age = format_duration(hours * 3600 if hours else age_ns / 1e9)
-            reason = reasons[hours] = _OLD[rule.age_by].format(age, spell_duration(rule.max_age_s or 0))
+            age = format_duration(told_s)
+            reason = reasons[told_s] = _OLD[rule.age_by].format(age, spell_duration(rule.max_age_s or 0))
         removals.append(_removal(Removal, (unit, reason)))
     return removals
 
