@@ -9,7 +9,7 @@ from tests.mutation.modules import Module
 
 NAME = "symbiont_datad"
 
-_OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutation")
+_OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "tests.mutation.order", "--hypothesis-profile=mutation")
 
 
 def prepare(place: Path, project: Path, module: Module) -> None:
@@ -31,6 +31,9 @@ def prepare(place: Path, project: Path, module: Module) -> None:
         "only_mutate": sources(place, module),
         "pytest_add_cli_args": [*_OPTIONS, *(f"--deselect=tests/{path}" for path in module.without)],
         "pytest_add_cli_args_test_selection": tests,
+        # So many times as long as its tests, and so many seconds, a mutant may take; what else runs makes it slower.
+        "timeout_multiplier": 5.0,
+        "timeout_constant": 3.0,
     }
     text = (project / "pyproject.toml").read_text() + "\n[tool.mutmut]\n"
     text += "".join(f"{key} = {value!r}\n" for key, value in settings.items())
