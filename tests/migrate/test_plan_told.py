@@ -11,7 +11,7 @@ import pytest
 
 from symbiont_datad.fsops.copy import Encoding
 from symbiont_datad.migrate.legacy import Kind
-from symbiont_datad.migrate.records import Identity, Known, Place
+from symbiont_datad.migrate.records import Deed, Identity, Known, Place
 from tests import contexts
 from tests.migrate.making import NOW, context
 from tests.migrate.plans import AGENTS, PLAIN, A, B, Files, Tree, at, planned, told
@@ -27,10 +27,10 @@ def one(text: str = "x", hours: float = 5, *, zipped: bool = False) -> tuple[byt
     return context(text, zipped=zipped), at(hours)
 
 
-def copied(place: str, tree: Files) -> Mapping[str, Any]:
-    """A tree, and the knowledge that what stands at a place is a copy of the context of A."""
+def copied(place: str, tree: Files, path: str = f"{A}.json") -> Mapping[str, Any]:
+    """A tree, and the knowledge that what stands at a place is a copy of the file at a path."""
     standing = Identity.of(Tree(tree).entries[place])
-    known = Known(f"{A}.json", Identity(1, 1, 1), "bring", Place(False, place), b"", standing)
+    known = Known(path, Identity(1, 1, 1), "bring", Place(False, place), b"", standing)
     return {"tree": tree, "known": {known.path: known}}
 
 
@@ -94,6 +94,7 @@ CASES: Mapping[str, tuple[Files, Mapping[str, Any]]] = {
     "written anew since it was copied": ({f"{A}.json": one("a", 2)}, copied(LIVE, {LIVE: one("a", zipped=True)})),
     "damaged": ({f"{A}.json": (b"{", at(5)), f"{B}.json.gz": (b"", at(5))}, {}),
     "half written": ({f"{A}.json": (b"{", NOW - 1.9), f"{B}.json": (b"{", NOW - 2.0)}, {}),
+    "half written just now": ({f"{A}.json": (b"{", float(NOW)), f"{B}.json": (b"{", NOW + 1.0)}, {}),
     "of another version": ({f"{n}.json": (doubtful(), at(5)) for n in (A, B)}, {}),
     "of another version, alone": ({f"{A}.json": (doubtful(), at(5))}, {}),
     "no agent's": ({"index.json": (b"[]", at(5)), f"{A}.json": (b"[]", at(5))}, {}),
@@ -159,6 +160,14 @@ CASES: Mapping[str, tuple[Files, Mapping[str, Any]]] = {
             }
         },
     ),
+    "another file, changed since it was copied": (
+        {"notes": (b"new", at(9))},
+        copied(f"{AGENTS}/notes", {f"{AGENTS}/notes": (b"old", at(5))}, "notes"),
+    ),
+    "a backup, changed since it was copied": (
+        {BACKUP: one("a")},
+        copied(f"{AGENTS}/{BACKUP}", {f"{AGENTS}/{BACKUP}": one("b"), LIVE: one("live", 1, zipped=True)}, BACKUP),
+    ),
     "other files of one name": (
         {"x": (b"1", at(5)), f"x.backup.{int(at(5))}": (b"2", at(3))},
         {"tree": {f"{AGENTS}/x": (b"3", at(2))}},
@@ -196,6 +205,10 @@ CASES: Mapping[str, tuple[Files, Mapping[str, Any]]] = {
                 f"{COLLECTIONS}/b.lance/3": (b"3", at(2)),
             },
         },
+    ),
+    "vectors, whose other name is another's": (
+        {"a.lance/1": (b"1", at(5)), f"a-{int(at(5))}.lance/1": (b"2", at(9))},
+        {"kind": Kind.VECTORS, "tree": {f"{COLLECTIONS}/a.lance/3": (b"3", at(2))}},
     ),
     "vectors, as old as the tree's": (
         {"a.lance/1": (b"1", at(5))},
@@ -242,4 +255,17 @@ def test_what_a_step_knows_of_files(name: str) -> None:
         gone = step.to.aside or any(step.to.path.startswith(f"{path}/") for path in moved)
         assert (len(written), None if gone else tree.entries.get(step.to.path)) == (step.size, step.standing)
         assert step.digest in (b"", sha256(content).digest())
+    for step in found.steps:
+        if step.deed is Deed.SAME:
+            content, _ = source[step.file.path]
+            assert (tree.entries.get(step.to.path), sha256(content).digest()) == (step.standing, step.digest)
     assert sum(step.size for step in found.copies) == found.bytes
+
+
+def test_what_was_compared_is_known_by_its_digest() -> None:
+    """Then it need not be read again to see whether the copy is whole."""
+    source = {f"{A}.json": one("a", 5), "alone": (b"x", at(5))}
+    found = planned(source, {LIVE: one("b", 2, zipped=True)})
+    assert {f"{A}.json": sha256(source[f"{A}.json"][0]).digest(), "alone": b""} == {
+        step.file.path: step.digest for step in found.steps
+    }

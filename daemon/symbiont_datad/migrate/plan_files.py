@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import count
 
 from symbiont_datad.formats.lance import VERSIONS
@@ -57,11 +57,12 @@ def _keep_both(planning: Planning, file: File, place: str, kind: str, older: Cal
 def plan_vectors(planning: Planning, files: Sequence[File]) -> None:
     """Plan for a directory of vectors. Each entry right below it goes as a whole: datasets are never mixed."""
     by_path = {file.entry.path: file for file in files}
-    for unit, entries in units(file.entry for file in files).items():
-        _plan_unit(planning, unit, [by_path[entry.path] for entry in entries])
+    found = units(file.entry for file in files)
+    for unit, entries in found.items():
+        _plan_unit(planning, unit, [by_path[entry.path] for entry in entries], found)
 
 
-def _plan_unit(planning: Planning, unit: str, files: list[File]) -> None:
+def _plan_unit(planning: Planning, unit: str, files: list[File], taken: Container[str]) -> None:
     home = f"{planning.target.collections}/{unit}"
     place, gives_way = home, False
     standing = planning.there.below(home)
@@ -70,7 +71,7 @@ def _plan_unit(planning: Planning, unit: str, files: list[File]) -> None:
             for file in files:
                 planning.same(file, f"{planning.target.collections}/{file.entry.path}")
             return
-        place = _two_units(planning, unit, files, standing)
+        place = _two_units(planning, unit, files, standing, taken)
         gives_way = place == home
     steps: list[Step] = []
     for file in files:
@@ -89,14 +90,17 @@ def _has_all(planning: Planning, files: Iterable[File]) -> bool:
     return all(planning.has(f"{planning.target.collections}/{file.entry.path}", file.content) for file in files)
 
 
-def _two_units(planning: Planning, unit: str, files: Sequence[File], standing: Sequence[Entry]) -> str:
-    """The source's and the tree's differ: the newer one gets the name, the older one another. Where to bring it to."""
+def _two_units(
+    planning: Planning, unit: str, files: Sequence[File], standing: Sequence[Entry], taken: Container[str]
+) -> str:
+    """The source's and the tree's differ: the newer one gets the name, the older one another, which no unit of the
+    source or the tree has. Where to bring it to.
+    """
     mine, theirs = max(file.entry.mtime_ns for file in files), max(entry.mtime_ns for entry in standing)
     home = f"{planning.target.collections}/{unit}"
     stem, extension = os.path.splitext(home)
     names = (f"{stem}-{at}{extension}" for at in count(min(mine, theirs) // NS))
-    name = next(name for name in names if planning.free(name) and not planning.there.below(name))
-    planning.claim(name)
+    name = next(name for name in names if os.path.basename(name) not in taken and not planning.there.below(name))
     if mine > theirs:
         planning.plan.moves.append(
             Move(home, name, f"the one from {planning.source.path} is newer by {ago(mine, theirs)}")

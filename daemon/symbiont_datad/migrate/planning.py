@@ -176,7 +176,8 @@ class Planning:
     def doubtful(self, files: Sequence[File]) -> None:
         """Tell of contexts that are whole, and yet not what every version of the runtime loads."""
         first, content = files[0], files[0].content
-        detail = content.detail if content is not None else ""
+        assert content is not None
+        detail = content.detail
         if len(files) > 1:
             detail = f"{detail}; and {len(files) - 1:,} more like it"
         remedy = "it came over as it is; see whether the runtime that reads it is the one that wrote it"
