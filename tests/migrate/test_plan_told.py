@@ -179,7 +179,7 @@ CASES: Mapping[str, tuple[Files, Mapping[str, Any]]] = {
             "tree": {
                 "logs/system/newer.log": (b"theirs", at(9.5)),
                 "logs/system/older.log": (b"theirs", at(2)),
-                "logs/system/older.log.20261118T020640Z-0001": (b"", at(2)),
+                "logs/system/older.log.20261118T060640Z-0001": (b"", at(2)),
                 "logs/system/same.log": (b"mine", at(2)),
             },
         },
