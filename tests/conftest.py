@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -14,6 +15,10 @@ import pytest
 from tests.support import NOBODY, Tree, build_tree, run_as
 
 T = TypeVar("T")
+
+# What runs tests in the background of a shell has SIGINT ignored, and so would the daemons and commands under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long one example takes depends on what else the machine does; pytest's own timeout is the limit.
 hypothesis.settings.register_profile("datad", deadline=None)
