@@ -174,6 +174,21 @@ def test_the_last_good_backup_of_an_agent_comes_however_old_it_is() -> None:
     assert "bring" == steps(planned(source, tree))[f"{A}.backup.{NOW - 400}.json"][0]
 
 
+def test_backups_that_came_before_are_good_ones() -> None:
+    """Those of a run that was cut off: what it would have set aside is set aside now."""
+    tree = {f"{AGENTS}/{A}.backup.{NOW - n}.json": (context(str(n)), NOW - n) for n in (100, 200, 300)}
+    known = {
+        os.path.basename(path): Known(
+            os.path.basename(path), Identity(1, 1, 1), "bring", Place(False, path), b"", Identity.of(standing)
+        )
+        for path, standing in Tree(tree).entries.items()
+    }
+    name = f"{A}.backup.{NOW - 400}.json"
+    source = {name: (context("400"), float(NOW - 400))}
+    assert "set aside" == steps(planned(source, tree, known=known))[name][0]
+    assert "bring" == steps(planned(source, tree))[name][0]  # whoever made those: they may all be broken
+
+
 def test_another_backup_of_the_same_second_gets_the_next() -> None:
     """Both are kept; the same one is not brought twice."""
     name = f"{A}.backup.{NOW - 100}.json"

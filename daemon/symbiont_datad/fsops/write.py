@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -116,13 +116,16 @@ def quarantine(tree: Tree, path: str, *, kind: str, reason: str, now: float) -> 
 
 
 @contextmanager
-def quarantine_cell(root_fd: int, now: float) -> Iterator[tuple[str, int]]:
+def quarantine_cell(
+    root_fd: int, now: float, announce: Callable[[str], object] = lambda name: None
+) -> Iterator[tuple[str, int]]:
     """A new directory in the quarantine for one thing: its name and its pinned descriptor.
 
-    It is durable when the block ends. When the block raises, it goes if there is nothing but a record in it.
+    `announce` is told the name before there is anything. The cell is durable when the block ends. If that raises, the
+    cell goes when there is nothing but a record in it.
     """
     with _quarantine_directory(root_fd) as quarantine_fd:
-        cell = _new_cell(quarantine_fd, now)
+        cell = _new_cell(quarantine_fd, now, announce)
         with pinned(cell, quarantine_fd) as cell_fd:
             try:
                 _hand_over(root_fd, cell_fd)
@@ -195,17 +198,18 @@ def _beneath_or_self(fd: int, path: str) -> Iterator[int]:
         yield found
 
 
-def _new_cell(quarantine_fd: int, now: float) -> str:
+def _new_cell(quarantine_fd: int, now: float, announce: Callable[[str], object]) -> str:
     """Make an empty directory in the quarantine: `20261123T035000Z`, with `-1`, `-2` … when there is one already."""
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     number = 0
     while True:
         cell = f"{stamp}-{number}" if number else stamp
-        try:
+        number += 1
+        if _exists(cell, quarantine_fd):
+            continue
+        announce(cell)
+        with suppress(FileExistsError):
             os.mkdir(cell, 0o700, dir_fd=quarantine_fd)
-        except FileExistsError:
-            number += 1
-        else:
             return cell
 
 

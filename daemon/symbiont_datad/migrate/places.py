@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -152,8 +153,7 @@ class Cell:
             with tree.root() as root_fd:
                 if not self._journal.get("quarantine"):
                     self._journal.put("quarantine", "there" if _is_directory(tree, QUARANTINE) else "made")
-                with quarantine_cell(root_fd, time.time()) as (name, _):
-                    self._journal.put("cell", name)
+                with quarantine_cell(root_fd, time.time(), partial(self._journal.put, "cell")) as (name, _):
                     self.name = name
         with tree.directory(self.path) as fd, suppress(FileExistsError):
             os.mkdir(STAGED, 0o700, dir_fd=fd)

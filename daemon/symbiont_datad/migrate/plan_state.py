@@ -284,9 +284,15 @@ class _State:
         mine = {backup.entry.path for backup in coming}
         standing = [backup for backup in self._there.backups(agent) if backup.entry.path not in mine]
         whole = agent in self._whole or self._loads(agent)
-        sound = partial(_is_among, mine)
+        sound = partial(self._is_sound, mine)
         rotations = rotate([*standing, *coming], self._target.backup_count, context_parses=whole, parses=sound)
         return {one.backup.entry.path: one.reason for one in rotations}
+
+    def _is_sound(self, mine: set[str], backup: Backup) -> bool:
+        """Whether a backup is one of those that come, now or in a run before; others are not looked into."""
+        path = backup.entry.path
+        came = self._planning.known.get(os.path.basename(path))
+        return path in mine or (came is not None and came.is_in_step(path, backup.entry))
 
     def _loads(self, agent: str) -> bool:
         place = self._place(agent)
@@ -318,8 +324,3 @@ class _State:
             path = planning.first_free(lambda at: f"{folder}/archive_{at}.json", name.seconds)
             reason = "the tree has another archive of that second"
         planning.copy(file, Place(False, path), "archive_migrated", reason)
-
-
-def _is_among(paths: set[str], backup: Backup) -> bool:
-    """Whether a backup is one of those that were found to be whole."""
-    return backup.entry.path in paths
