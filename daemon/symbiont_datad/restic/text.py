@@ -13,7 +13,7 @@ from symbiont_datad.restic.crypto import Buffer, Key
 from symbiont_datad.restic.errors import Damaged
 from symbiont_datad.restic.tree import HEAD, TAIL
 
-LONG = 32 << 20
+LONG = 8 << 20
 """Bytes from which on a text is long."""
 
 _PIECE = 1 << 20
