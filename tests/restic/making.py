@@ -9,10 +9,10 @@ from pathlib import Path
 from symbiont_datad.restic.archived import Options, snapshot_of
 from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.backend import Backend
-from symbiont_datad.restic.crypto import Scrypt
+from symbiont_datad.restic.crypto import Buffer, Scrypt
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import Identity
-from symbiont_datad.restic.pack import TARGET_SIZE
+from symbiont_datad.restic.pack import TARGET_SIZE, BlobType
 from symbiont_datad.restic.repository import Repository, create_repository, open_repository
 from symbiont_datad.restic.tree import decode_tree
 from symbiont_datad.restic.writer import Writer
@@ -22,6 +22,24 @@ PASSWORD = "a password"
 """What opens every repository made here."""
 
 IDENTITY = Identity("host", "anna", os.getpid(), 1000, 1000)
+
+
+class Disturbed(Writer):
+    """A writer during whose work something happens again and again: after every piece of a file that it was given.
+
+    So it happens while a file is being read, however short a while that is, and whoever else wants the processor.
+    """
+
+    def __init__(self, repository: Repository, work: Callable[[], object]) -> None:
+        super().__init__(repository)
+        self._work = work
+
+    def store(self, kind: BlobType, plain: Buffer) -> tuple[bytes, bool]:
+        """As a writer does, and then the other thing."""
+        stored = super().store(kind, plain)
+        if kind is BlobType.DATA:
+            self._work()
+        return stored
 
 
 def make_repository(path: Path, *, level: int | None = 3) -> Repository:

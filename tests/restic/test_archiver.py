@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,7 +31,7 @@ from symbiont_datad.restic.restorer import Restorer
 from symbiont_datad.restic.tree import Node, decode_tree, encode_node, quote, unquote
 from symbiont_datad.restic.writer import Added, Writer
 from tests.conftest import AsNobody
-from tests.restic.making import IDENTITY, PASSWORD, read_snapshot, reopen
+from tests.restic.making import IDENTITY, PASSWORD, Disturbed, read_snapshot, reopen
 from tests.support import NOBODY, Link, Tree, build_tree, read_tree
 
 SETTLED_S = 2.1
@@ -131,27 +130,36 @@ class Backups:
         """The snapshots that there are, newest first."""
         return tuple(sorted(reopen(self.repository).snapshots(), key=lambda pair: pair[1].at, reverse=True))
 
-    def take(self, source: Path | None = None, **changes: object) -> Taken:
+    def take(
+        self, source: Path | None = None, meanwhile: Callable[[], object] | None = None, **changes: object
+    ) -> Taken:
         """Another snapshot, as a new process would make it; `changes` are made to the options."""
         repository = reopen(self.repository)
         options = replace(self.options, **{"parents": self.parents(), **changes})  # type: ignore[arg-type]
         memory = Memory.load(self.memory, repository.config.id, indexes(repository))
-        taken = take(repository, source or self.source, options, memory)
+        writer = Disturbed(repository, meanwhile) if meanwhile else Writer(repository)
+        taken = take(repository, source or self.source, options, memory, writer)
         memory.save(self.memory, indexes(repository))
         return taken
 
 
-def take(repository: Repository, source: Path, options: Options, memory: Memory | None = None) -> Taken:
+def take(
+    repository: Repository,
+    source: Path,
+    options: Options,
+    memory: Memory | None = None,
+    writer: Writer | None = None,
+) -> Taken:
     """One snapshot of a directory."""
     target = os.fsencode(source)
     fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with Writer(repository) as writer:
-            archived = Archiver(repository, writer, options, memory).archive([(target, fd)])
+        with writer or Writer(repository) as sink:
+            archived = Archiver(repository, sink, options, memory).archive([(target, fd)])
     finally:
         os.close(fd)
-    name = repository.save_snapshot(snapshot_of(archived, writer.added, options, [target], time.time_ns()))
-    return Taken(name, archived, writer.added)
+    name = repository.save_snapshot(snapshot_of(archived, sink.added, options, [target], time.time_ns()))
+    return Taken(name, archived, sink.added)
 
 
 def indexes(repository: Repository) -> list[str]:
@@ -634,33 +642,12 @@ def test_a_directory_that_is_replaced_by_a_link(backups: Backups) -> None:
     assert b"empty" not in nodes_at(backups.repository, taken.name, backups.source)
 
 
-@contextmanager
-def meanwhile(work: Callable[[], object]) -> Iterator[None]:
-    """Something that another thread does over and over."""
-    over = threading.Event()
-
-    def loop() -> None:
-        while not over.is_set():
-            work()
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def test_a_file_that_does_not_hold_still(flat: Backups) -> None:
     """Its name is handed back, its node says so, and the next snapshot has it right."""
     file = flat.source / "a"
     file.write_bytes(bytes(8 << 20))
-    with (
-        file.open("r+b", buffering=0) as open_file,
-        meanwhile(lambda: os.pwrite(open_file.fileno(), os.urandom(64), 0)),
-    ):
-        taken = flat.take()
+    with file.open("r+b", buffering=0) as open_file:
+        taken = flat.take(meanwhile=lambda: os.pwrite(open_file.fileno(), os.urandom(64), 0))
     assert ((os.fsencode(file), "changed while it was read"),) == taken.archived.torn
     assert nodes_at(flat.repository, taken.name, flat.source)[b"a"].error
     assert is_whole(flat.repository)
@@ -673,8 +660,8 @@ def test_a_log_that_grows_is_not_torn(flat: Backups) -> None:
     """What was there when reading began is in the snapshot, whole lines as they were."""
     file = flat.source / "a"
     file.write_bytes(b"".join(b"%07d\n" % number for number in range(200_000)))
-    with file.open("ab", buffering=0) as log, meanwhile(lambda: log.write(b"another line\n")):
-        taken = flat.take()
+    with file.open("ab", buffering=0) as log:
+        taken = flat.take(meanwhile=lambda: log.write(b"another line\n"))
     assert () == taken.archived.torn
     tree = read_snapshot(reopen(flat.repository), taken.name)
     stored = tree["a"]

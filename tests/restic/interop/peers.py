@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.checker import Problem, check
 from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.records import Snapshot
+from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.restorer import Restored, Restorer
 from symbiont_datad.restic.tree import Node
 from symbiont_datad.restic.writer import Added, Writer
@@ -100,7 +102,13 @@ class Ours:
         """All snapshots, newest first."""
         return sorted(reopen(self.repository).snapshots(), key=lambda pair: pair[1].at, reverse=True)
 
-    def back_up(self, source: Path, options: Options | None = None, memory: Memory | None = None) -> Taken:
+    def back_up(
+        self,
+        source: Path,
+        options: Options | None = None,
+        memory: Memory | None = None,
+        writer: Callable[[Repository], Writer] = Writer,
+    ) -> Taken:
         """Make a snapshot. Without `options` the newest snapshot of this path is its parent."""
         repository = reopen(self.repository)
         if options is None:
@@ -108,12 +116,12 @@ class Ours:
         target = os.fsencode(source)
         fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with Writer(repository) as writer:
-                archived = Archiver(repository, writer, options, memory).archive([(target, fd)])
+            with writer(repository) as sink:
+                archived = Archiver(repository, sink, options, memory).archive([(target, fd)])
         finally:
             os.close(fd)
-        snapshot = snapshot_of(archived, writer.added, options, [target], time.time_ns())
-        return Taken(repository.save_snapshot(snapshot), archived, writer.added)
+        snapshot = snapshot_of(archived, sink.added, options, [target], time.time_ns())
+        return Taken(repository.save_snapshot(snapshot), archived, sink.added)
 
     def check(self) -> tuple[Problem, ...]:
         """What is wrong with any part of the repository."""

@@ -1,10 +1,8 @@
 """Files that don't hold still while they are read: what is stored of them bothers no restic."""
 
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,28 +11,10 @@ from symbiont_datad.restic.archived import Options
 from tests.conftest import AsNobody
 from tests.restic.interop.peers import Ours, Restic
 from tests.restic.interop.rich import LARGE
-from tests.restic.making import IDENTITY, make_repository
+from tests.restic.making import IDENTITY, Disturbed, make_repository
 from tests.support import NOBODY, build_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-@contextmanager
-def meanwhile(work: Callable[[], object]) -> Iterator[None]:
-    """Something that another thread does over and over."""
-    over = threading.Event()
-
-    def loop() -> None:
-        while not over.is_set():
-            work()
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def test_unruly_files(restic: Restic, ours: Ours, tmp_path: Path) -> None:
@@ -68,8 +48,7 @@ def test_unruly_files(restic: Restic, ours: Ours, tmp_path: Path) -> None:
             os.pwrite(torn.fileno(), os.urandom(64), 0)
             log.write(b"a line\n")
 
-        with meanwhile(write):
-            taken = ours.back_up(source, options)
+        taken = ours.back_up(source, options, writer=partial(Disturbed, work=write))
     assert [os.fsencode(source / "torn")] == [path for path, _ in taken.archived.torn]
     replaced = {os.fsencode(source / "directory"), os.fsencode(source / "link")}
     assert replaced == {path for path, _ in taken.archived.unread}
