@@ -38,7 +38,8 @@ class Crew:
         self._lock = threading.Lock()
         self._members: list[_Member] = []
         self._idle: list[_Member] = []
-        self._failed = False
+        self.failed = False
+        """Whether no process can be had any more."""
 
     def __enter__(self) -> Self:
         return self
@@ -70,12 +71,19 @@ class Crew:
         """What this thread's process answers; None, from then on always, when no process can be had: it was killed, or
         there is no room for one more. Then the caller does the work itself.
         """
-        if self._failed:
+        if self.failed:
             return None
         try:
-            return self._member().ask(text, fd)
+            member = self._member()
+        except OSError:
+            self.failed = True
+            return None
+        try:
+            return member.ask(text, fd)
         except (OSError, EOFError):
-            self._failed = True
+            self.failed = True
+            member.dismiss()
+            member.wait()  # so that nothing is still done of what it was asked for
             return None
 
     def _member(self) -> "_Member":

@@ -1,35 +1,24 @@
-"""Reading many blobs: pack after pack, each in large pieces, by several threads; and blobs that lie in two packs.
+"""Reading many blobs: pack after pack, each in large pieces, by several threads; and blobs that lie in two packs."""
 
-What is wanted is kept as one short string of bytes each, since there may be millions.
-"""
-
-import struct
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 from symbiont_datad.restic.backend import FileKind
-from symbiont_datad.restic.errors import Damaged, Interrupted, Missing, RepositoryError, Unavailable
+from symbiont_datad.restic.errors import Damaged, Interrupted, Missing
 from symbiont_datad.restic.index import Place
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.text import LongText, parts_of
+from symbiont_datad.restic.wanted import blob_of, groups, note_of, read_group, want
 
 S = TypeVar("S")
 
-_AT_ONCE = 16 << 20
-"""Bytes that are read in one go; a blob is never divided."""
-_GAP = 512 << 10
-"""Unwanted bytes between two blobs that are read all the same, instead of asking twice."""
-
-_OPENED = 1 << 20
-"""Bytes that are opened at once, or a single blob where that is more."""
-
-_HEAD = struct.Struct(">III32s")  # offset, length, plain length, blob; big-endian, so that bytes sort by offset
-_ID = 32
+Help = Callable[[S, str, list[bytes]], list[bytes]]
+"""A thread's state, a pack's name, what is wanted of a piece of it -> what of that is still to be delivered."""
 
 
 class _Missed(NamedTuple):
@@ -51,12 +40,11 @@ class Fetch:
 
     def want(self, blob: bytes, place: Place, note: bytes) -> None:
         """Ask for a blob that lies at `place`; one that several ask for is read once."""
-        pack, _, offset, length, plain_length = place
-        wanted = _HEAD.pack(offset, length, plain_length, blob) + note
+        wanted = want(blob, place, note)
         try:
-            self._packs[pack].append(wanted)
+            self._packs[place.pack].append(wanted)
         except KeyError:
-            self._packs[pack] = [wanted]
+            self._packs[place.pack] = [wanted]
 
     def run(
         self,
@@ -66,18 +54,20 @@ class Fetch:
         state: Callable[[], AbstractContextManager[S]],
         threads: int,
         stopping: Callable[[], bool],
+        helps: Help[S] | None = None,
     ) -> None:
         """Call `deliver(state, note, plaintext)` for each blob, in several threads; each has a state of its own.
 
-        A blob that is damaged or missing is looked for in other packs. When there is none, `lost(note, reason)` is
-        called, in this thread. Raises Interrupted, Unavailable, and what `deliver` raises.
+        `helps`: asked by all threads but one before they read a piece. A blob that is damaged or missing is looked for
+        in other packs. When there is none, `lost(note, reason)` is called, in this thread. Raises Interrupted,
+        Unavailable, and what `deliver` raises.
         """
         tried: dict[bytes, set[bytes]] = {}
         while self._packs:
-            packs = iter(self._packs.items())
+            packs = deque(sorted(self._packs.items(), key=lambda item: len(item[1])))
             with ThreadPoolExecutor(threads, "fetch") as pool:
-                for _ in range(threads):
-                    pool.submit(self._work, packs, deliver, state, stopping)
+                for number in range(threads):
+                    pool.submit(self._work, packs, deliver, helps if number else None, state, stopping)
             if self._failure is not None:
                 raise self._failure
             self._packs, missed, self._missed = {}, self._missed, []
@@ -93,108 +83,42 @@ class Fetch:
 
     def _work(
         self,
-        packs: Iterator[tuple[bytes, list[bytes]]],
+        packs: deque[tuple[bytes, list[bytes]]],
         deliver: Callable[[S, bytes, bytes], None],
+        helps: Help[S] | None,
         state: Callable[[], AbstractContextManager[S]],
         stopping: Callable[[], bool],
     ) -> None:
         try:
             with state() as own:
                 while True:
-                    with self._lock:
-                        pack, wanted = next(packs, (b"", []))
-                    if not wanted:
+                    try:  # few large blobs are for this process, many small ones for those that help
+                        pack, wanted = packs.popleft() if helps is None else packs.pop()
+                    except IndexError:
                         return
                     wanted.sort()
-                    for group in _groups(wanted):
+                    for piece in groups(wanted):
                         if self._failure is not None:
                             return
                         if stopping():
                             raise Interrupted("asked to stop")
-                        self._read(pack, group, partial(deliver, own))
+                        group = piece if helps is None else helps(own, pack.hex(), piece)
+                        if group:
+                            self._read(pack, group, own, deliver)
                     wanted.clear()
         except BaseException as error:
             with self._lock:
                 self._failure = self._failure or error
 
-    def _read(self, pack: bytes, group: list[bytes], deliver: Callable[[bytes, bytes], None]) -> None:
-        """Read one piece of a pack, open the blobs in it, deliver each to all who want it."""
-        start, end = _span(group)
-        name = pack.hex()
-        try:
-            data = memoryview(self._repository.backend.load(FileKind.DATA, name, start, end - start))
-        except Unavailable:
-            raise
-        except RepositoryError as error:
-            data, reason = memoryview(b""), str(error)
-        else:
-            reason = ""
-        for blobs in _batches(group):
-            opened = [reason] * len(blobs) if reason else self._open(name, data, start, list(blobs))
-            for (head, notes), plain in zip(blobs.items(), opened, strict=True):
-                for note in notes:
-                    if isinstance(plain, str):
-                        with self._lock:
-                            self._missed.append(_Missed(pack, head[-_ID:], note, plain))
-                    else:
-                        deliver(note, plain)
-
-    def _open(self, name: str, data: memoryview, start: int, heads: list[bytes]) -> list[bytes | str]:
-        """Each blob's plaintext, or why it can't be had."""
-        sealed: list[tuple[bytes, memoryview, int]] = []
-        for head in heads:
-            offset, length, plain_length, blob = _HEAD.unpack(head)
-            sealed.append((blob, data[offset - start : offset - start + length], plain_length))
-        try:
-            return list(self._repository.open_blobs(sealed))
-        except Damaged:
-            return [self._open_one(name, *one) for one in sealed]
-
-    def _open_one(self, name: str, blob: bytes, sealed: memoryview, plain_length: int) -> bytes | str:
-        try:
-            return self._repository.open_blob(blob, sealed, plain_length)
-        except Damaged as error:
-            return f"data/{name}: {error}"
-
-
-def _batches(group: list[bytes]) -> Iterator[dict[bytes, list[bytes]]]:
-    """What is wanted of a group, blob by blob, each with its notes; as many blobs as are opened at once."""
-    blobs: dict[bytes, list[bytes]] = {}
-    size = 0
-    for wanted in group:
-        head, note = wanted[: _HEAD.size], wanted[_HEAD.size :]
-        if head in blobs:
-            blobs[head].append(note)
-            continue
-        _, length, plain_length, _ = _HEAD.unpack(head)
-        size += max(length, plain_length)
-        if blobs and size > _OPENED:
-            yield blobs
-            blobs, size = {}, max(length, plain_length)
-        blobs[head] = [note]
-    yield blobs
-
-
-def _span(group: list[bytes]) -> tuple[int, int]:
-    offset, length = _HEAD.unpack_from(group[-1])[:2]
-    start: int = _HEAD.unpack_from(group[0])[0]
-    return start, offset + length
-
-
-def _groups(wanted: list[bytes]) -> Iterator[list[bytes]]:
-    """What is wanted of one pack, in order, in groups that are read at once."""
-    group: list[bytes] = []
-    start = end = 0
-    for item in wanted:
-        offset, length, _, _ = _HEAD.unpack_from(item)
-        if group and (offset - end > _GAP or offset + length - start > _AT_ONCE):
-            yield group
-            group = []
-        if not group:
-            start = offset
-        group.append(item)
-        end = offset + length
-    yield group
+    def _read(self, pack: bytes, group: list[bytes], own: S, deliver: Callable[[S, bytes, bytes], None]) -> None:
+        """Read one piece of a pack, and deliver each blob in it to all who want it."""
+        for wanted, plain in read_group(self._repository.backend, self._repository.key, pack.hex(), group):
+            for one in wanted:
+                if isinstance(plain, str):
+                    with self._lock:
+                        self._missed.append(_Missed(pack, blob_of(one), note_of(one), plain))
+                else:
+                    deliver(own, note_of(one), plain)
 
 
 def places_of(repository: Repository, blobs: Container[bytes]) -> dict[bytes, list[Place]]:

@@ -9,7 +9,7 @@ Source: restic `doc/design.rst`, "Repository Layout" and "Unpacked Data Format".
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeVar
@@ -18,7 +18,7 @@ import msgspec
 
 from symbiont_datad.restic import polynomial
 from symbiont_datad.restic.backend import Backend, FileKind
-from symbiont_datad.restic.compression import compress, decompress, decompress_any, decompress_many
+from symbiont_datad.restic.compression import compress, decompress_any
 from symbiont_datad.restic.crypto import Key, Scrypt, make_key_file, open_key_file
 from symbiont_datad.restic.errors import (
     Damaged,
@@ -31,6 +31,7 @@ from symbiont_datad.restic.errors import (
 from symbiont_datad.restic.index import Index, Place
 from symbiont_datad.restic.index_cache import IndexCache
 from symbiont_datad.restic.lock import Identity
+from symbiont_datad.restic.opening import open_blob
 from symbiont_datad.restic.records import UNREADABLE, Config, KeyFile, Lock, Snapshot, format_time
 from symbiont_datad.restic.text import LONG, LongText
 
@@ -171,30 +172,7 @@ class Repository:
 
     def open_blob(self, blob: bytes, sealed: bytes | memoryview, plain_length: int) -> bytes:
         """The plaintext of a blob as it lies in its pack; `plain_length` 0: it is not compressed. Raises Damaged."""
-        plain = self.key.open(sealed)
-        if plain_length:
-            plain = decompress(plain, plain_length)
-        if sha256(plain).digest() != blob:
-            raise Damaged(f"blob {blob.hex()} has other content than its name says")
-        return plain
-
-    def open_blobs(self, sealed: Sequence[tuple[bytes, bytes | memoryview, int]]) -> Iterator[bytes]:
-        """The plaintexts of many blobs, each given as for `open_blob`. Raises Damaged when any of them is.
-
-        Other threads run while all are unpacked, where one after the other would have them wait for each other.
-        """
-        if len(sealed) == 1:  # a large one, of which no copy is made
-            yield self.open_blob(*sealed[0])
-            return
-        opened = [self.key.open(one) for _, one, _ in sealed]
-        sizes = [size for _, _, size in sealed if size]
-        frames = [frame for frame, (_, _, size) in zip(opened, sealed, strict=True) if size]
-        unpacked = iter(decompress_many(frames, sizes))
-        for (blob, _, size), content in zip(sealed, opened, strict=True):
-            plain = bytes(next(unpacked)) if size else content
-            if sha256(plain).digest() != blob:
-                raise Damaged(f"blob {blob.hex()} has other content than its name says")
-            yield plain
+        return open_blob(self.key, blob, sealed, plain_length)
 
     # Locks: what `lock` needs of a repository
 

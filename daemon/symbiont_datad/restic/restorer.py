@@ -18,27 +18,28 @@ from dataclasses import dataclass
 
 import msgspec
 
-from symbiont_datad.restic.chunk import LARGEST
+from symbiont_datad.restic.crew import Crew
 from symbiont_datad.restic.errors import Damaged, Interrupted, Missing, RepositoryError
 from symbiont_datad.restic.fetch import Fetch, TreeLoader
+from symbiont_datad.restic.filling import CREATE, Small, make_small, put
 from symbiont_datad.restic.find import blob_id, nodes_of
 from symbiont_datad.restic.index import Place
 from symbiont_datad.restic.metadata import Metadata, apply, apply_by_name, metadata_of
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.target import Reach, Target, place, refuse_other, temporary_name
 from symbiont_datad.restic.tree import Node, is_safe_name
+from symbiont_datad.restic.unsealing import make_files, unsealing_crew
+from symbiont_datad.restic.wanted import by_note
 
 Select = Callable[[bytes, Node], bool]
 """Whether an entry is wanted, by its path relative to the tree. A directory that isn't is left out with all in it."""
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-_HOLE = bytes(64 << 10)
-"""Zeros at the begin or end of a blob are not written from so many on."""
-
-_ZEROS = bytes(LARGEST)
+_HELPERS = min(max((os.cpu_count() or 1) - 1, 1), 3)
+_FEW = 64
+"""So many files of one directory are written here rather than sent to another process."""
 
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """What every other file would meet as well."""
@@ -62,11 +63,14 @@ class Options:
     """How is restored.
 
     `overwrite`: a file takes the place of one that is there (when it is whole), instead of being listed as failed.
-    Directories are merged either way. `stopping` is asked between two pieces of a pack or so.
+    Directories are merged either way. `stopping` is asked between two pieces of a pack or so. `crew_from`: from so many
+    small files on processes of their own write them (see `unsealing`), which take 0.1 s to start; never if they may
+    overwrite.
     """
 
     overwrite: bool = False
     threads: int = 3
+    crew_from: int = 4_000
     stopping: Callable[[], bool] = lambda: False
 
 
@@ -90,23 +94,20 @@ class Restored:
     failed: tuple[tuple[bytes, str], ...]
 
 
-class _Small(msgspec.Struct, array_like=True, gc=False, tag=0):
-    """A file of one blob, as it is noted for `Fetch`."""
-
-    directory: int
-    name: bytes
-    metadata: Metadata
-
-
-class _Piece(msgspec.Struct, array_like=True, gc=False, tag=1):
-    """One blob of a larger file; `position` in the file in bytes."""
+class _Piece(msgspec.Struct, array_like=True, gc=False):
+    """One blob of a larger file, as it is noted for `Fetch`; `position` in the file in bytes."""
 
     file: int
     position: int
 
 
+_NUMBER = 4
+"""Bytes that a note begins with: the number of the directory, big-endian, of a file of one blob, or `_LARGE`."""
+_LARGE = b"\xff" * _NUMBER
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Small | _Piece).decode
+_small = msgspec.msgpack.Decoder(Small).decode
+_piece = msgspec.msgpack.Decoder(_Piece).decode
 
 
 @dataclass(slots=True)
@@ -151,6 +152,8 @@ class Restorer:
         self._more_names: list[tuple[tuple[int, bytes], tuple[int, bytes]]] = []
         self._directories: list[Metadata | None] = [None]
         self._lock = threading.Lock()
+        self._smalls = 0
+        self._crew: Crew | None = None
 
     def restore(self, tree: bytes, *, select: Select | None = None, own: Node | None = None) -> Restored:
         """Restore what is in a tree. `own`: the node of its directory, whose mode, owner … the target itself gets.
@@ -177,10 +180,13 @@ class Restorer:
                         self._deliver,
                         self._lost,
                         state=lambda: Reach(self._target),
-                        threads=self._options.threads,
+                        threads=self._options.threads if self._crew is None else 1 + _HELPERS,
                         stopping=self._options.stopping,
+                        helps=None if self._crew is None else self._helps,
                     )
                 finally:
+                    if self._crew is not None:
+                        self._crew.end()
                     self._remove_halves(reach)
                 self._link(reach)
                 if own is not None:
@@ -286,13 +292,18 @@ class Restorer:
         metadata = metadata_of(node)
         self._progress.total_bytes += size
         if len(places) == 1:
-            self._fetch.want(*places[0], _encode(_Small(number, name, metadata)))
+            self._fetch.want(*places[0], number.to_bytes(_NUMBER, "big") + _encode(Small(name, metadata)))
+            self._smalls += 1
+            if self._smalls == self._options.crew_from and not self._options.overwrite:
+                self._crew = unsealing_crew(self._repository.backend, self._repository.key)
+                if self._crew is not None:
+                    self._crew.start(_HELPERS)
             return
         large = self._begin(reach.fd(number), number, name, metadata, size, len(places))
         self._large.append(large)
         position = 0
         for blob, found in places:
-            self._fetch.want(blob, found, _encode(_Piece(len(self._large) - 1, position)))
+            self._fetch.want(blob, found, _LARGE + _encode(_Piece(len(self._large) - 1, position)))
             position += found.size
         if not places:
             self._finish(reach, large)
@@ -301,12 +312,12 @@ class Restorer:
         """Make a file of that size, all hole."""
         now = name
         try:
-            fd = os.open(now, _CREATE, 0o600, dir_fd=dir_fd)
+            fd = os.open(now, CREATE, 0o600, dir_fd=dir_fd)
         except FileExistsError:
             if not self._options.overwrite:
                 raise
             now = temporary_name(name)
-            fd = os.open(now, _CREATE, 0o600, dir_fd=dir_fd)
+            fd = os.open(now, CREATE, 0o600, dir_fd=dir_fd)
         try:
             os.ftruncate(fd, size)
             found = os.fstat(fd)
@@ -321,44 +332,52 @@ class Restorer:
     # Content: called by the threads that read packs
 
     def _deliver(self, reach: Reach, note: bytes, plain: bytes) -> None:
-        wanted = _decode(note)
         try:
-            if isinstance(wanted, _Small):
-                self._write_small(reach, wanted, plain)
-            else:
+            if note.startswith(_LARGE):
+                wanted = _piece(note[_NUMBER:])
                 self._write_piece(reach, self._large[wanted.file], wanted.position, plain)
+            else:
+                self._write_small(reach, int.from_bytes(note[:_NUMBER], "big"), _small(note[_NUMBER:]), plain)
         except OSError as error:
-            self._fail(self._path(wanted), error)
+            self._fail(self._path(note), error)
 
-    def _write_small(self, reach: Reach, wanted: _Small, plain: bytes) -> None:
-        directory = wanted.directory
-        dir_fd = reach.fd(directory)
-
-        def make(name: bytes) -> None:
-            fd = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
-            try:
-                try:
-                    if _put(fd, plain, 0) < len(plain):
-                        os.ftruncate(fd, len(plain))
-                except OSError:
-                    os.unlink(name, dir_fd=dir_fd)
-                    raise
-                born = self._target.born[directory]
-                if born is None:
-                    found = os.fstat(fd)
-                    born = self._target.born[directory] = (found.st_uid, found.st_gid)
-                self._apply(fd, wanted.metadata, born, directory, wanted.name)
-            finally:
-                os.close(fd)
-
-        place(dir_fd, wanted.name, make, overwrite=self._options.overwrite)
+    def _write_small(self, reach: Reach, directory: int, wanted: Small, plain: bytes) -> None:
+        born, failure = make_small(
+            reach.fd(directory), wanted, plain, self._target.born[directory], overwrite=self._options.overwrite
+        )
+        self._target.born[directory] = born
+        if failure is not None:
+            self._fail(self._target.path(directory, wanted.name), failure)
         self._count(len(plain), len(plain))
+
+    def _helps(self, reach: Reach, pack: str, group: list[bytes]) -> list[bytes]:
+        """Have another process write small files of a piece of a pack; hand back what is left of the piece."""
+        crew = self._crew
+        assert crew is not None
+        left: list[bytes] = []
+        for start, wanted in by_note(group, _NUMBER).items():
+            if start == _LARGE or len(wanted) < _FEW or crew.failed:
+                left += wanted
+                continue
+            directory = int.from_bytes(start, "big")
+            try:
+                dir_fd = reach.fd(directory)
+            except OSError:  # each file is told as failed with it
+                left += wanted
+                continue
+            done = make_files(crew, dir_fd, pack, _NUMBER, wanted)
+            left += done.left
+            for name, code, reason in done.failed:
+                self._fail(self._target.path(directory, name), OSError(code, reason))
+            self._count(done.size, done.size, files=done.files)
+        left.sort()
+        return left
 
     def _write_piece(self, reach: Reach, large: _Large, position: int, plain: bytes) -> None:
         fd = os.open(large.now, _WRITE, dir_fd=reach.fd(large.directory))
         try:
             refuse_other(os.fstat(fd), large.identity)
-            _put(fd, plain, position)
+            put(fd, plain, position)
         finally:
             os.close(fd)
         with self._lock:
@@ -369,7 +388,7 @@ class Restorer:
             self._finish(reach, large)
 
     def _lost(self, note: bytes, reason: str) -> None:
-        self._fail(self._path(_decode(note)), Damaged(reason))
+        self._fail(self._path(note), Damaged(reason))
 
     def _finish(self, reach: Reach, large: _Large) -> None:
         """All content is there: give the file its metadata and its name."""
@@ -445,19 +464,20 @@ class Restorer:
 
     # Small things
 
-    def _count(self, size: int, received: int = 0) -> None:
-        """Count a file of that size as restored; `received` bytes were not counted in the progress yet."""
+    def _count(self, size: int, received: int = 0, files: int = 1) -> None:
+        """Count files of that size as restored; `received` bytes were not counted in the progress yet."""
         with self._lock:
-            self._counts.files += 1
+            self._counts.files += files
             self._counts.bytes += size
-            self._progress.files += 1
+            self._progress.files += files
             self._progress.bytes += received
 
-    def _path(self, wanted: _Small | _Piece) -> bytes:
-        if isinstance(wanted, _Small):
-            return self._target.path(wanted.directory, wanted.name)
-        large = self._large[wanted.file]
-        return self._target.path(large.directory, large.name)
+    def _path(self, note: bytes) -> bytes:
+        """What a note is of."""
+        if note.startswith(_LARGE):
+            large = self._large[_piece(note[_NUMBER:]).file]
+            return self._target.path(large.directory, large.name)
+        return self._target.path(int.from_bytes(note[:_NUMBER], "big"), _small(note[_NUMBER:]).name)
 
     def _fail(self, path: bytes, error: OSError | RepositoryError) -> None:
         """Note what could not be restored. Raises OSError when nothing else could be either."""
@@ -469,22 +489,6 @@ class Restorer:
             reason = str(error)
         with self._lock:
             self._failed.setdefault(path, reason)
-
-
-def _put(fd: int, plain: bytes, position: int) -> int:
-    """Write at a position, without long runs of zeros at either end: a hole reads the same. Hand back the end of it."""
-    start, end = 0, len(plain)
-    if end >= len(_HOLE):
-        if _ZEROS.startswith(plain):
-            return 0
-        if plain.endswith(_HOLE):
-            end = len(plain.rstrip(b"\0"))
-        if end > len(_HOLE) and plain.startswith(_HOLE):
-            start = len(plain) - len(plain.lstrip(b"\0"))
-    view = memoryview(plain)
-    while start < end:
-        start += os.pwrite(fd, view[start:end], position + start)
-    return end
 
 
 def below(paths: Iterable[bytes]) -> Select:

@@ -1,0 +1,209 @@
+"""Small files that other processes write: what comes back is what comes back without them, whatever befalls them."""
+
+import errno
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from symbiont_datad.restic.crew import Crew
+from symbiont_datad.restic.errors import Interrupted
+from symbiont_datad.restic.filling import Small
+from symbiont_datad.restic.index import Place
+from symbiont_datad.restic.metadata import Metadata
+from symbiont_datad.restic.pack import BlobType
+from symbiont_datad.restic.restorer import Options, Progress, Restored, Restorer
+from symbiont_datad.restic.unsealing import Done, make_files
+from symbiont_datad.restic.wanted import want
+from tests.conftest import AsNobody
+from tests.restic.making import make_repository, reopen, snapshot
+from tests.restic.test_archiver import crew
+from tests.restic.test_restorer import flip, opened, restore, state, tree_of
+from tests.support import NOBODY, Tree, build_tree
+
+HELPED = Options(crew_from=1)
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> tuple[Path, Path, str]:
+    """Two directories with many small files, and what is none; the repository; and the snapshot's name."""
+    small: Tree = {f"{number:03}": b"%d\n" % number * (number * 7 % 400) for number in range(500)}
+    source = build_tree(
+        tmp_path / "source",
+        {"a": {**small, "large": os.urandom(3 << 20), "zeros": bytes(300_000), "same": b"3\n"},
+         "b": {f"{number:03}": os.urandom(900) for number in range(200)}, "few": {"x": b"x"}},
+    )  # fmt: skip
+    os.setxattr(source / "a/007", "user.note", b"\0binary\xff")
+    (source / "a/008").chmod(0o4751)
+    if os.geteuid() == 0:
+        os.chown(source / "a/009", 1234, 5678)
+    return source, tmp_path / "repository", snapshot(make_repository(tmp_path / "repository"), source)
+
+
+def test_everything_comes_back(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """Content, mode, owner, times, attributes and holes, with every file counted; and no process is left."""
+    source, place, name = crowd
+    progress = Progress()
+    with opened(tmp_path / "target") as fd:
+        node = tree_of(repository := reopen(place), name)
+        restored = Restorer(repository, fd, HELPED, progress).restore(bytes.fromhex(node.subtree), own=node)
+    assert () == restored.failed
+    assert state(source) == state(tmp_path / "target")
+    sizes = [path.stat().st_size for path in source.rglob("*") if path.is_file()]
+    assert (len(sizes), sum(sizes)) == (restored.counts.files, restored.counts.bytes)
+    assert (len(sizes), sum(sizes)) == (progress.files, progress.bytes)
+    assert [] == crew()
+
+
+def test_damage_costs_what_it_costs_without_them(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """Whichever pack has a flipped bit or is gone, the same files are named, with the same reason."""
+    _, place, name = crowd
+
+    def both(case: str) -> list[Restored]:
+        return [
+            restore(reopen(place), name, tmp_path / f"{case} {kind}", options)
+            for kind, options in (("helped", HELPED), ("alone", Options()))
+        ]
+
+    repository = reopen(place)
+    repository.load_index()
+    packs = {at.pack.hex() for _, at in repository.index.blobs() if at.type is BlobType.DATA}
+    told = set()
+    for number, pack in enumerate(place / "data" / pack[:2] / pack for pack in sorted(packs)):
+        before = pack.read_bytes()
+        flip(pack, 100)
+        helped, alone = both(f"flipped {number}")
+        assert helped == alone
+        pack.unlink()
+        helped_gone, alone_gone = both(f"gone {number}")
+        assert helped_gone == alone_gone
+        told |= {path for one in (helped, helped_gone) for path, _ in one.failed}
+        pack.write_bytes(before)
+    assert {b"a/010", b"b/010"} <= told
+
+
+def test_what_is_there_stays(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """A file, a link and a directory that have the name are named as failed, and are as they were."""
+    source, place, name = crowd
+    target = build_tree(tmp_path / "target", {"a": {"100": b"mine", "102": {"x": b"x"}}})
+    (target / "a/101").symlink_to("100")
+    restored = restore(reopen(place), name, target, HELPED)
+    assert [(b"a/100", "File exists"), (b"a/101", "File exists"), (b"a/102", "File exists")] == list(restored.failed)
+    assert b"mine" == (target / "a/100").read_bytes()
+    assert "100" == os.readlink(target / "a/101")
+    assert b"x" == (target / "a/102/x").read_bytes()
+    assert (source / "a/103").read_bytes() == (target / "a/103").read_bytes()
+
+
+def test_a_target_that_is_full(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """The error is raised, and no half file is left."""
+    source, place, name = crowd
+    target = tmp_path / "target"
+    target.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", target], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("not on this platform: a file system can't be mounted here")
+    try:
+        with pytest.raises(OSError, match="No space left") as raised:
+            restore(reopen(place), name, target, HELPED)
+        assert errno.ENOSPC == raised.value.errno
+        for path in target.rglob("*"):
+            if path.is_file():
+                assert (source / path.relative_to(target)).read_bytes() == path.read_bytes()
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+def test_one_who_is_not_root(open_path: Path, as_nobody: AsNobody) -> None:
+    """What can't be set is told of the files that the others wrote too."""
+    source = build_tree(open_path / "source", {f"{number:03}": b"%d" % number for number in range(100)})
+    os.setxattr(source / "007", "trusted.note", b"root's")
+    os.setxattr(source / "008", "user.note", b"anybody's")
+    (source / "009").chmod(0o6755)
+    os.chown(source / "010", 0, 0)
+    place = open_path / "repository"
+    name = snapshot(make_repository(place), source)
+    target = open_path / "target"
+    target.mkdir()
+    for path in (target, place, *place.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+
+    def both() -> tuple[Restored, Restored]:
+        return restore(reopen(place), name, target / "helped", HELPED), restore(reopen(place), name, target / "alone")
+
+    helped, alone = as_nobody(both)
+    assert helped == alone
+    assert state(target / "helped") == state(target / "alone")
+
+
+# Processes that are killed, and a restore that is to stop
+
+
+def test_killed_processes_are_no_loss(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """Whenever they are killed, everything is there afterwards, as it was."""
+    source, place, name = crowd
+    for number in range(4):
+        target = tmp_path / f"target {number}"
+        over = threading.Event()
+
+        def kill(target: Path = target, files: int = 150 * number, over: threading.Event = over) -> None:
+            while not over.is_set() and sum(1 for _ in target.glob("*/*")) < files:
+                time.sleep(0)
+            for pid in crew():
+                os.kill(pid, signal.SIGKILL)
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        try:
+            restored = restore(reopen(place), name, target, HELPED)
+        finally:
+            over.set()
+            killing.join()
+        assert () == restored.failed
+        assert state(source) == state(target)
+
+
+def test_one_that_is_killed_leaves_nothing_of_its_own(tmp_path: Path) -> None:
+    """What it made of its task goes, whole or half; what lay there before stays."""
+    target = build_tree(tmp_path / "target", {"other": b"mine", "third": b"mine too"})
+    os.link(target / "third", tmp_path / "another name")
+    place = Place(bytes(32), BlobType.DATA, 0, 100, 0)
+    metadata = Metadata(0o600, 0, 0, (0, 0), (0, 0), [])
+    notes = [bytes(4) + msgspec.msgpack.encode(Small(name, metadata)) for name in (b"first", b"second", b"third")]
+    wanted = [want(bytes(32), place, note) for note in notes]
+    time.sleep(0.05)  # more than a tick of any clock
+    with opened(target) as fd, Crew("tests.restic.dying", b"") as dying:
+        assert Done(0, 0, wanted, ()) == make_files(dying, fd, "00" * 32, 4, wanted)
+        assert dying.failed
+        assert Done(0, 0, wanted, ()) == make_files(dying, fd, "00" * 32, 4, wanted)
+    assert {"other": b"mine", "third": b"mine too"} == {path.name: path.read_bytes() for path in target.iterdir()}
+
+
+def test_stopping_leaves_no_half_file(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """Whenever it is asked to stop it does, no process is left, and no half file."""
+    source, place, name = crowd
+
+    def after(asked: int) -> Callable[[], bool]:
+        calls = iter(range(asked))
+        return lambda: next(calls, None) is None
+
+    asked = 0
+    while True:
+        target = tmp_path / f"target {asked}"
+        try:
+            restore(reopen(place), name, target, Options(crew_from=1, stopping=after(asked)))
+        except Interrupted:
+            asked += 1
+        else:
+            break
+        assert [] == crew()
+        for path in target.rglob("*"):
+            if path.is_file():
+                assert (source / path.relative_to(target)).read_bytes() == path.read_bytes()
+    assert asked > 3
