@@ -47,7 +47,9 @@ def test_two_encodings_of_a_text_have_one_text(looked: Look) -> None:
     assert plain.digest != packed.digest
 
 
-@pytest.mark.parametrize("data", [b"\x1f\x8b and nothing like gzip", gzip.compress(b"x" * 1000)[:-9], b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "data", [b"\x1f\x8b and nothing like gzip", gzip.compress(b"x" * 1000, mtime=0)[:-9], b"\x1f\x8b"]
+)
 def test_what_only_begins_like_gzip_has_no_text(looked: Look, data: bytes) -> None:
     """It is compared by its bytes; judged, it is damaged."""
     found = looked(data)
