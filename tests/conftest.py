@@ -60,6 +60,16 @@ def tree(tmp_path: Path) -> Callable[[Tree], Path]:
 
 
 @pytest.fixture
+def room(tmp_path: Path) -> None:
+    """For a test in which nothing is to be noteworthy: on a disk that is nearly full, something is."""
+    disk = os.statvfs(tmp_path)
+    blocks = (disk.f_bavail, disk.f_blocks)
+    inodes = (disk.f_favail, disk.f_files)
+    if any(free * 10 <= every for free, every in (blocks, inodes)):
+        pytest.skip("the disk with the temporary files has less than a tenth free, and of that the daemon warns")
+
+
+@pytest.fixture
 def as_nobody() -> AsNobody:
     """Calls a function as the user nobody and returns its result; for a path that nobody can reach see `open_path`."""
     if os.geteuid() != 0:

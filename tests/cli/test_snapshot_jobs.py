@@ -173,6 +173,7 @@ def test_progress_on_a_terminal(root: Path, data: Path, tmp_path: Path) -> None:
     assert re.search(rb"[0-9] (B|KiB|MiB) .*[0-9] files", drawn), drawn
 
 
+@pytest.mark.usefixtures("room")
 def test_progress_as_lines_of_json(root: Path, data: Path, tmp_path: Path) -> None:
     """Every line is a document; those before the last tell how far it is."""
     (data / "logs" / "big.bin").write_bytes(os.urandom(64 << 20))

@@ -83,6 +83,7 @@ def test_init_dry_run_touches_nothing(datad: Command, root: Path, tmp_path: Path
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("room")
 def test_check_finds_drift_and_repairs_it_only_when_told(datad: Command, root: Path) -> None:
     """Exit code 3 and no change without --fix; with it everything is right, and the ledger says what was done."""
     datad("init")
@@ -120,6 +121,7 @@ def test_check_of_a_missing_root_says_so(datad: Command, root: Path) -> None:
     assert not root.exists()
 
 
+@pytest.mark.usefixtures("room")
 def test_check_leaves_links_in_the_tree_alone(datad: Command, root: Path, tmp_path: Path) -> None:
     """A link in a directory's place is moved, not followed: what it leads to is as it was."""
     outside: Tree = {"agents": {"a.json": b"{}"}, "keep": b"1"}

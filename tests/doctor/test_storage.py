@@ -69,6 +69,7 @@ def test_judging(kinds: list[tuple[str, str]], seen: Storage) -> None:
     assert all(one.path and one.detail and one.remedy for one in found)
 
 
+@pytest.mark.usefixtures("room")
 def test_a_real_one(settings: JobSettings) -> None:
     """Not made yet, then open; a wrong password; gone although the ledger knows of it."""
     with Ledger(None) as ledger:

@@ -323,6 +323,7 @@ def test_a_reader_of_the_log_that_goes_away_does_no_harm(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not LINUX, reason="not on this platform: pid namespaces are Linux's")
+@pytest.mark.usefixtures("room")
 def test_as_process_1(tmp_path: Path) -> None:
     """In a pid namespace of its own it keeps the tree, buries orphans, ends on SIGTERM, and its jobs run."""
     if os.geteuid() != 0:

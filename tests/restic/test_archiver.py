@@ -630,16 +630,23 @@ def test_a_file_that_is_replaced(instead: Callable[[Path], None], flat: Backups)
     assert {b"a", b"b"} == set(nodes_at(flat.repository, flat.take().name, flat.source))
 
 
-def test_a_directory_that_is_replaced_by_a_link(backups: Backups) -> None:
-    """The link is not followed: what is named was not stored."""
+def test_a_directory_that_is_replaced_by_a_link(tmp_path: Path) -> None:
+    """The link is not followed: what is named was not stored. One that is open by then, whichever it is, is."""
+    backups = Backups(tmp_path)
+    names = ("one", "two", "three")
+    build_tree(backups.source, {name: {} for name in names})
 
-    def replace_it() -> None:
-        (backups.source / "empty").rmdir()
-        (backups.source / "empty").symlink_to("logs")
+    def replace_them() -> None:
+        for name in names:
+            (backups.source / name).rmdir()
+            (backups.source / name).symlink_to("/etc")
 
-    taken = backups.take(stopping=after_listing(replace_it))
-    assert [os.fsencode(backups.source / "empty")] == [path for path, _ in taken.archived.unread]
-    assert b"empty" not in nodes_at(backups.repository, taken.name, backups.source)
+    taken = backups.take(stopping=after_listing(replace_them))
+    unread = {os.path.basename(path) for path, _ in taken.archived.unread}
+    stored = nodes_at(backups.repository, taken.name, backups.source)
+    assert (2, 1) == (len(unread), len(stored))
+    assert set(map(os.fsencode, names)) == unread | stored.keys()
+    assert {"dir"} == {node.type for node in stored.values()}
 
 
 def test_a_file_that_does_not_hold_still(flat: Backups) -> None:

@@ -28,7 +28,8 @@ class Log:
 
 @dataclass(slots=True)
 class LogFiles:
-    """All of it. `archives` are by the path of their log, the oldest first; `entries` are theirs, by their path."""
+    """All of it: logs in the order of their paths; `archives` by the path of their log, the oldest first; `entries` are
+    theirs, by their path."""
 
     logs: list[Log] = field(default_factory=list)
     archives: dict[str, list[Archive]] = field(default_factory=dict)
@@ -68,5 +69,6 @@ def list_logs(context: JobContext) -> LogFiles:
             found.entries[entry.path] = entry
         elif name != MANIFEST and (rule := settings.rule_of(entry.path)) is not None:
             found.logs.append(Log(entry, rule))
+    found.logs.sort(key=lambda log: log.entry.path)
     found.archives = {log: sorted(some, key=lambda archive: archive.place) for log, some in by_log.items()}
     return found
