@@ -220,6 +220,7 @@ def test_a_job_ends_when_its_daemon_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("room")
 def test_the_next_start_catches_up(tmp_path: Path) -> None:
     """A run that fell due while the daemon was dead is made up for at the next start, and the log says so."""
     settings = "schedule.retention_interval = 1"
