@@ -7,6 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,11 +18,12 @@ import pytest
 
 from symbiont_datad.errors import Locked
 from symbiont_datad.fsops.lock import hold
+from symbiont_datad.jobs import optimizer
 from symbiont_datad.jobs.context import JobSettings, VectorSettings
 from symbiont_datad.report import JobReport, Outcome, Severity
 from tests.conftest import AsNobody
 from tests.jobs.collecting import lance_dataset, qdrant_collection, vector_table
-from tests.jobs.making import Ran, ledger_of, run, settings_for, write
+from tests.jobs.making import Ran, ledger_of, run, settings_for, stop_after, write
 from tests.jobs.snapshotting import cheap_repository, held_by, snapshots
 from tests.support import NOBODY, read_tree
 
@@ -258,6 +260,181 @@ def test_only_one_at_a_time(settings: JobSettings) -> None:
     """A command and the daemon don't do it beside each other."""
     with hold(settings.lock_path("optimize"), "the daemon"), pytest.raises(Locked):
         optimize(settings)
+
+
+# What is left, and why
+
+
+def reason_of(ran: Ran) -> str:
+    """Why the one collection that there is was left."""
+    (finding,) = [one for one in ran.report.findings if one.kind == "not_optimized"]
+    assert ("vector_db/collections/notes/db", 0) == (finding.path, ran.report.counts["optimized"])
+    return finding.detail
+
+
+def test_a_database_that_is_damaged_is_left(settings: JobSettings, tmp_path: Path) -> None:
+    """It is no fault that a rewriting would mend: it is said, with or without a snapshot before."""
+    path = tmp_path / DB
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("create table points(id integer primary key, point blob)")
+        database.executemany("insert into points(point) values (?)", [(None,), *([(bytes(1000),)] * 500)])
+        database.execute("delete from points where id > 50")
+        database.execute("pragma writable_schema = on")
+        database.execute("update sqlite_schema set sql = replace(sql, 'blob', 'blob not null')")
+        database.commit()
+    ran = optimize(settings)
+    told = " ".join(one.detail for one in ran.report.findings)
+    assert told.startswith("no snapshot of it could be made before: it is incomplete: ")
+    assert told.endswith("it is damaged: NULL value in points.point")
+    assert ["incomplete", "optimize"] == sorted(snapshots(settings)[0][1].tags)
+    assert "it is damaged: NULL value in points.point" in reason_of(optimize(settings, no_snapshot=True))
+
+
+def test_without_room_for_a_copy_it_is_left(settings: JobSettings, tmp_path: Path) -> None:
+    """SQLite rewrites a database beside itself: so much has to be free."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    place = tmp_path / "data/vector_db"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=True)
+    try:
+        beside = replace(settings, vectors=VectorSettings(extra_roots=(str(place),)))
+        path = vector_table(place / "notes/db")
+        (place / "ballast").mkdir()
+        found = os.statvfs(place)
+        (place / "ballast/one").write_bytes(bytes(found.f_bavail * found.f_frsize - path.stat().st_size))
+        before = path.read_bytes()
+        ran = optimize(beside, f"{place}/notes", no_snapshot=True)
+        assert [f"{place}/notes/db", "there is no room for a copy of it"] == [
+            text for one in ran.report.findings if one.kind == "not_optimized" for text in (one.path, one.detail)
+        ]
+        assert before == path.read_bytes()
+        (place / "ballast/one").unlink()
+        assert 1 == optimize(beside, f"{place}/notes", no_snapshot=True).report.counts["optimized"]
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_what_root_has_in_a_directory_of_somebody_else_is_left(settings: JobSettings, tmp_path: Path) -> None:
+    """That one could put a link in its place while root works in it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    path = vector_table(tmp_path / DB)
+    os.chown(path.parent.parent, NOBODY, NOBODY)
+    assert "it belongs to root, in a directory of somebody else: chown it" == reason_of(
+        optimize(settings, "notes", no_snapshot=True)
+    )
+    os.chown(path.parent.parent, 0, 0)
+    assert 1 == optimize(settings, "notes", no_snapshot=True).report.counts["optimized"]
+
+
+def test_a_library_that_cant_be_loaded_is_named(
+    settings: JobSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there, and yet of no use: the tables are left, and the finding says why."""
+    (tmp_path / "libraries").mkdir()
+    (tmp_path / "libraries/lance.py").write_text("raise ImportError('wrong architecture')\n")
+    monkeypatch.syspath_prepend(tmp_path / "libraries")
+    lance_dataset(tmp_path / "data/vector_db/collections/memories/t.lance")
+    ran = optimize(settings, no_snapshot=True)
+    (finding,) = ran.report.findings
+    assert "the library can't be loaded: wrong architecture" == finding.detail
+
+
+def work(path: Path, **order: object) -> "subprocess.CompletedProcess[str]":
+    """The process that optimises the database at the path, with the order that it gets; its answer is not looked at."""
+    whole = {"engine": "sqlite", "name": path.name, "forced": True, "shared": False, "owner": None, **order}
+    fd = os.open(path.parent, os.O_RDONLY)
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "symbiont_datad.jobs.optimizer", str(fd)],
+            input=json.dumps(whole), pass_fds=(fd,), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(fd)
+
+
+def test_a_file_that_got_another_name_meanwhile_is_left(tmp_path: Path) -> None:
+    """As does what is no file any more: nobody knows what would be written to."""
+    path = vector_table(tmp_path / "db")
+    os.link(path, tmp_path / "other")
+    before = path.read_bytes()
+    for name in ("db", "."):
+        answer = json.loads(work(path, name=name).stdout)
+        assert "it is no file of its own any more" == answer["why"]
+    assert before == path.read_bytes()
+
+
+SLOW_READER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("begin")
+database.execute("select count(*) from embeddings").fetchone()
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def an_old_state_in_use(path: Path) -> Iterator[None]:
+    """Another process goes on reading what the database holds now."""
+    command = [sys.executable, "-c", SLOW_READER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"\n" == process.stdout.readline()
+        yield
+        process.communicate()
+
+
+def test_readers_of_an_older_state_are_not_waited_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is rewritten all the same, and shrinks when the last of them is gone."""
+    monkeypatch.setattr(optimizer, "_CHECKPOINTS", 2)
+    monkeypatch.setattr(optimizer, "_PAUSE_S", 0.01)
+    path = vector_table(tmp_path / "db")
+    before, size = rows(path), path.stat().st_size
+    monkeypatch.chdir(tmp_path)
+    with an_old_state_in_use(path):
+        assert optimizer.Done("rewritten without its free pages", later=True) == optimizer.optimize_sqlite(
+            "db", forced=False, shared=True
+        )
+        assert size == path.stat().st_size
+    assert not optimizer.optimize_sqlite("db", forced=False, shared=False).later
+    assert (before, True) == (rows(path), path.stat().st_size < size / 3)
+
+
+# Asked to stop
+
+
+def test_asked_to_stop_before_or_after_the_snapshot(settings: JobSettings, tmp_path: Path) -> None:
+    """The collection is as it was, and a snapshot is whole or none."""
+    path = vector_table(tmp_path / DB)
+    before = path.read_bytes()
+    for looks in range(4):
+        ran = run("optimize", settings, now=time.time() + 1, stopping=stop_after(looks))
+        assert (Outcome.INTERRUPTED, []) == (ran.report.outcome, snapshots(settings))
+        assert before == path.read_bytes()
+    saved = tmp_path / "backups/snapshots"
+    ran = run("optimize", settings, now=time.time() + 1, stopping=lambda: any(saved.iterdir()))
+    assert (Outcome.INTERRUPTED, 1, before) == (ran.report.outcome, len(snapshots(settings)), path.read_bytes())
+    assert Outcome.DONE == optimize(settings).report.outcome
+
+
+def test_asked_to_stop_the_process_is_ended(settings: JobSettings, tmp_path: Path) -> None:
+    """It waits for a reader just then: the database is whole, and the next run does what is left."""
+    path = vector_table(tmp_path / DB)
+    before, log = rows(path), path.with_name("db-wal")
+    asked = threading.Event()
+
+    def stopping() -> bool:
+        if log.exists() and log.stat().st_size:
+            asked.set()
+        return asked.is_set()
+
+    with an_old_state_in_use(path):
+        ran = run("optimize", settings, now=time.time() + 1, no_snapshot=True, stopping=stopping)
+        assert (Outcome.INTERRUPTED, 0) == (ran.report.outcome, ran.report.counts["optimized"])
+    assert before == rows(path)
+    assert 1 == optimize(settings, "notes").report.counts["optimized"]
 
 
 @pytest.mark.slow
