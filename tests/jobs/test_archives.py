@@ -11,8 +11,10 @@ from symbiont_datad.jobs.context import JobSettings, StateSettings
 from symbiont_datad.report import Outcome, Severity
 from symbiont_datad.retention.rules import Rule
 from tests import contexts
-from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, write
+from tests.conftest import AsNobody
+from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, stop_after, write
 from tests.jobs.test_heal import quarantined, sweep
+from tests.support import NOBODY
 
 ARCHIVES = "state/agents/archives"
 
@@ -103,3 +105,57 @@ def test_archives_go_by_their_own_rule_alone(tmp_path: Path) -> None:
     ruled = replace(plain, layout=replace(plain.layout, rules=(Rule("archives", ARCHIVES, 30 * DAY),)))
     assert ["file_removed", "directory_removed"] == [action.kind for action in run("clean", ruled).report.actions]
     assert not path.exists()
+
+
+def test_asked_to_stop_the_rest_waits(settings: JobSettings) -> None:
+    """Wherever it is asked: what was begun is done, the report says so, and the next sweep goes on."""
+    paths = [archive(settings, number, 90 * DAY) for number in range(3)]
+    plain = [path.read_bytes() for path in paths]
+    seen, looks = set(), 0
+    while sweep(settings, now=NOW + looks, stopping=stop_after(looks)).report.outcome is Outcome.INTERRUPTED:
+        looks += 1
+        seen.add([path.read_bytes() == text for path, text in zip(paths, plain, strict=True)].count(False))
+    assert {0, 1} < seen
+    assert plain == [gzip.decompress(path.read_bytes()) for path in paths]
+
+
+def owned(base: Path, *paths: Path) -> None:
+    """Give paths, and all that the daemon writes to, to nobody."""
+    for path in (base / "datad", *(base / "datad").rglob("*"), *paths):
+        os.chown(path, NOBODY, NOBODY)
+
+
+@pytest.fixture
+def shared(open_path: Path) -> JobSettings:
+    """The same settings for a tree that others can reach."""
+    settings = settings_for(open_path, state=StateSettings(compress_archives_s=30 * DAY))
+    settings.daemon_dir.mkdir()
+    return settings
+
+
+def test_one_in_a_directory_that_cant_be_written_to_is_told_of(
+    shared: JobSettings, open_path: Path, as_nobody: AsNobody
+) -> None:
+    """It stays as it is, with a finding that says what to do; the ledger says that nothing was done."""
+    path = archive(shared, 1, 90 * DAY)
+    owned(open_path, path)
+    before = path.read_bytes()
+    report = as_nobody(lambda: sweep(shared).report)
+    (finding,) = [one for one in report.findings if one.kind == "not_compressed"]
+    assert (f"{ARCHIVES}/1/archive_1.json", "Permission denied") == (finding.path, finding.detail)
+    assert (0, before, [path.name]) == (
+        report.counts["archives_compressed"], path.read_bytes(), os.listdir(path.parent)
+    )  # fmt: skip
+    with ledger_of(shared) as ledger:
+        assert ["failed"] == [row.state for row in ledger.actions(kinds=["archive_compressed"])]
+
+
+def test_one_that_can_no_longer_be_read_is_left(shared: JobSettings, open_path: Path, as_nobody: AsNobody) -> None:
+    """An earlier sweep found it whole; when its time has come it is closed to the daemon, and that is told."""
+    path = archive(shared, 1, 29 * DAY)
+    sweep(shared)
+    owned(open_path, path.parent)
+    path.chmod(0o600)
+    report = as_nobody(lambda: sweep(shared, now=NOW + 2 * DAY).report)
+    assert [("unread", f"{ARCHIVES}/1/archive_1.json")] == [(one.kind, one.path) for one in report.findings]
+    assert 0 == report.counts["archives_compressed"]
