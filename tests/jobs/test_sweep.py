@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from symbiont_datad.formats.context import LARGEST
 from symbiont_datad.jobs import sweep as sweeping
 from symbiont_datad.jobs.context import JobSettings, StateSettings
 from symbiont_datad.report import Outcome, Severity
+from tests import contexts
 from tests.conftest import AsNobody
 from tests.jobs import making
 from tests.jobs.making import DAY, NOW, Ran, context, ledger_of, settings_for, stop_after, write
@@ -205,6 +207,40 @@ def test_leftovers_are_found_and_do_no_harm(settings: JobSettings) -> None:
     ran = run("sweep", settings)
     assert [("leftover", Severity.INFO)] == [(finding.kind, finding.severity) for finding in ran.report.findings]
     assert Outcome.DONE is ran.report.outcome
+
+
+def test_what_is_no_state_is_passed_over(settings: JobSettings) -> None:
+    """A temporary file that is young, other people's files, and what is found of a crash wherever it lies."""
+    state = Path(settings.layout.root, "state")
+    write(state / "sessions/young.tmp", age_s=1)
+    write(state / "sessions/notes.txt")
+    write(state / "README")
+    write(state / "sessions/old.tmp")
+    ran = run("sweep", settings)
+    assert [("leftover", "state/sessions/old.tmp")] == [(one.kind, one.path) for one in ran.report.findings]
+    assert 0 == ran.report.counts["sessions"]
+
+
+def test_a_context_of_many_megabytes_is_told_of(settings: JobSettings) -> None:
+    """Nobody reads it to its end: whether the runtime loads it is for the user to see, and it is never healed."""
+    settings = replace(settings, state=StateSettings(quarantine_lost=True))
+    path = agents(settings) / f"{contexts.agent_id('a')}.json"
+    with path.open("wb") as file:
+        file.truncate(LARGEST + 1)
+    os.utime(path, (NOW - DAY, NOW - DAY))
+    (finding,) = run("sweep", settings).report.findings
+    assert ("context_too_large", "look whether the runtime still loads it") == (finding.kind, finding.remedy)
+    assert LARGEST + 1 == path.stat().st_size
+
+
+def test_each_backup_that_goes_is_told_of_if_that_is_wanted(settings: JobSettings) -> None:
+    """At the level debug, beside the ledger's row."""
+    write(agents(settings) / "a.json.gz", context())
+    for number in range(5):
+        write(agents(settings) / f"a.json.backup.{number}.json", context())
+    ran = run("sweep", replace(settings, log_level="debug"))
+    paths = [f"state/agents/a.json.backup.{number}.json" for number in range(2)]
+    assert paths == [event["path"] for event in ran.events if event["event"] == "backup_rotated"]
 
 
 @pytest.mark.timeout(20)
