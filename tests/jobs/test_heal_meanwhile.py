@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from symbiont_datad.formats.age import new_identity, recipient_of, seal
+from symbiont_datad.formats.state_name import context_name
 from symbiont_datad.jobs.context import JobSettings, Keep, StateSettings
 from symbiont_datad.report import Outcome
 from tests import contexts
 from tests.jobs.making import DAY, NOW, Ran, ledger_of, settings_for, stop_after, write
 from tests.jobs.snapshotting import cheap_repository
 from tests.jobs.test_heal import (
+    agents,
     backup_place,
     content,
     place,
@@ -165,6 +168,19 @@ def test_a_backup_that_may_be_half_written_says_nothing(settings: JobSettings) -
     write(backup_place(settings, "a", 1), contexts.zipped(value), age_s=1)
     assert [("context_restored", relative(settings, path))] == told(sweep(settings))
     assert content("a") == path.read_bytes()
+
+
+def test_what_was_sealed_is_judged_anew_with_its_key(settings: JobSettings) -> None:
+    """Without the key a sealed context counts as whole; once it is there, what is inside is looked at."""
+    identity = new_identity()
+    name = context_name(contexts.agent_id("a"), gzip=True, sealed=True)
+    path = write(agents(settings) / name, seal(content("a")[:40], recipient_of(identity)))
+    assert () == sweep(settings).report.findings
+    where = settings.snapshots.repository
+    keyed = replace(where, secrets=replace(where.secrets, key=identity))
+    settings = replace(settings, snapshots=replace(settings.snapshots, repository=keyed))
+    (finding,) = sweep(settings, now=NOW + 1).report.findings
+    assert ("context_truncated", relative(settings, path)) == (finding.kind, finding.path)
 
 
 def test_a_mark_of_another_version_of_ours_is_no_verdict(settings: JobSettings) -> None:

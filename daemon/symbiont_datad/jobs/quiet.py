@@ -1,6 +1,7 @@
 """The memory of a sweep that left nothing to do: as long as nothing changes, the next ones are over with the walk."""
 
 import json
+import os
 from hashlib import blake2b
 
 from symbiont_datad.events import emit
@@ -19,7 +20,9 @@ class Quiet:
         self._context = context
         self._hot = seen.hot
         settings = context.settings
-        facts = (context.layout.root, settings.backup_count, settings.settle_s, settings.state)
+        secrets = settings.repository.secrets
+        opens = secrets.key is not None or os.path.exists(secrets.key_file)  # what is sealed: that is judged by its key
+        facts = (context.layout.root, settings.backup_count, settings.settle_s, settings.state, opens)
         self._state = f"{seen.digest()}{blake2b(repr(facts).encode(), digest_size=8).hexdigest()}"
 
     def counts(self) -> dict[str, int] | None:
