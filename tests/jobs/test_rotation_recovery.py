@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.formats.rotated import TAKEN, UNFINISHED, following, hidden
+from symbiont_datad.formats.rotated import TAKEN, UNFINISHED, following, hidden, rotated
 from symbiont_datad.fsops import collapse
 from symbiont_datad.fsops.collapse import Cut, can_collapse, find_cut, find_head
 from symbiont_datad.fsops.root import pinned
+from symbiont_datad.jobs import JOBS
 from symbiont_datad.jobs.audit_chain import AuditChain, verify
 from symbiont_datad.jobs.context import JobSettings
 from symbiont_datad.jobs.rotation_journal import JOURNAL, Journal, Pending, Step
@@ -302,8 +303,9 @@ def test_once_the_plain_archive_is_gone_the_other_one_stays(tmp_path: Path, path
 def taken(base: Path, stamp: float, content: bytes) -> tuple[JobSettings, Path]:
     """Settings, and a log that was renamed at that time and has no name of an archive yet."""
     settings = log_settings_for(base, replace(EVERYTHING, rotate_at=10**9), compress="none")
-    log = log_in(base)
-    (log.parent / hidden(following(log.name, None, stamp).name, TAKEN)).write_bytes(content)
+    log, place = log_in(base), following("a.log", None, stamp)
+    assert place == rotated(place.name)
+    (log.parent / hidden(place.name, TAKEN)).write_bytes(content)
     return settings, log
 
 
@@ -328,6 +330,7 @@ def test_where_the_daemon_may_not_write_it_waits(open_path: Path, as_nobody: AsN
     settings.daemon_dir.mkdir()
     for path in (settings.daemon_dir, other, other.parent):
         os.chown(path, NOBODY, NOBODY)
+    JOBS["rotate"].load()  # nobody may be unable to
     due = replace(settings, logs=replace(settings.logs, rules=(replace(EVERYTHING, patterns=("agents/*",)),)))
     as_nobody(lambda: run("rotate", due).report.outcome)
     assert (3, 1) == (len(names(log.parent)), len(archives_of(other)))
