@@ -6,7 +6,6 @@ copy of it, so they are counted only when it has changed.
 
 import os
 import sqlite3
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -256,9 +255,6 @@ def _read(tree: Tree, path: str, most: int) -> bytes | None:
     """The beginning of a file; None when it can't be read."""
     try:
         with tree.holding(path) as (fd, name), opened_regular(name, fd) as file:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
-                return None
             data = bytearray()
             while len(data) < most and (block := os.read(file, most - len(data))):
                 data += block
