@@ -13,10 +13,11 @@ from symbiont_datad.formats.vectors import Engine
 from symbiont_datad.jobs.collections import Collection, Survey, survey
 from symbiont_datad.jobs.context import JobContext, JobSettings, VectorSettings
 from symbiont_datad.ledger import Ledger
-from symbiont_datad.report import Severity
+from symbiont_datad.report import Outcome, Severity
+from tests.conftest import AsNobody
 from tests.formats.test_vectors import faiss, hnswlib
 from tests.jobs.collecting import lance_dataset, qdrant_collection, vector_table
-from tests.jobs.making import settings_for, write
+from tests.jobs.making import run, settings_for, stop_after, write
 from tests.support import read_tree
 
 
@@ -157,3 +158,73 @@ def test_roots_beside_the_tree(settings: JobSettings, tmp_path: Path) -> None:
     } == {one.shown: (one.engine, one.rows) for one in found.collections}
     assert all(one.beside and one.name == one.shown for one in found.collections)
     assert [("extra_root_unread", f"{tmp_path}/missing")] == [(one.kind, one.path) for one in found.findings]
+
+
+def test_a_table_without_versions_has_none(settings: JobSettings, tmp_path: Path) -> None:
+    """Its directories are there, and nothing has been committed: its files count, and no rows."""
+    path = lance_dataset(tmp_path / "data/vector_db/collections/a/t.lance", versions=1)
+    next((path / "_versions").iterdir()).unlink()
+    one = only(settings)
+    assert (Engine.LANCE, None, 0, 1000) == (one.engine, one.rows, one.versions, one.bytes)
+    assert [] == surveyed(settings).findings
+
+
+def test_a_manifest_that_leads_elsewhere_is_not_read(settings: JobSettings, tmp_path: Path) -> None:
+    """A link in its place is damage."""
+    path = lance_dataset(tmp_path / "data/vector_db/collections/a/t.lance", versions=2)
+    newest = min((path / "_versions").iterdir())
+    newest.rename(tmp_path / "manifest")
+    newest.symlink_to(tmp_path / "manifest")
+    (finding,) = [one for one in surveyed(settings).findings if one.kind == "collection_damaged"]
+    assert "the manifest of version 2: it can't be read" == finding.detail
+
+
+def test_tags_that_name_nothing_keep_nothing(settings: JobSettings, tmp_path: Path) -> None:
+    """A version that is gone, and what is no tag; one that names a version keeps its files."""
+    path = lance_dataset(tmp_path / "data/vector_db/collections/a/t.lance", versions=3)
+    before = only(settings).reclaimable
+    write(path / "_refs/tags/gone.json", b'{"version": 77}')
+    write(path / "_refs/tags/odd.json", b"[]")
+    assert before == only(settings).reclaimable
+    write(path / "_refs/tags/kept.json", b'{"version": 1}')
+    assert before - 1000 > only(settings).reclaimable
+
+
+def test_a_very_large_database_is_not_copied_for_its_figures(settings: JobSettings, tmp_path: Path) -> None:
+    """Its rows are not known then; that it is a database is, and how large it is."""
+    path = vector_table(tmp_path / "data/vector_db/collections/a/db")
+    os.truncate(path, (256 << 20) + 1)
+    one = only(settings)
+    assert (Engine.SQLITE, None, (256 << 20) + 1) == (one.engine, one.rows, one.bytes)
+    assert [] == surveyed(settings).findings
+
+
+def test_what_of_a_collection_cant_be_read_is_told(open_path: Path, as_nobody: AsNobody) -> None:
+    """A directory in it, or the place of all collections: the rest is looked at."""
+    settings = settings_for(open_path)
+    place = open_path / "data/vector_db/collections"
+    write(place / "a/closed/file")
+    write(place / "a/notes")
+    (place / "a/closed").chmod(0o700)
+    surveyed(settings)
+    found = as_nobody(lambda: surveyed(settings))
+    assert ("unread", "vector_db/collections/a/closed", "Permission denied") in [
+        (one.kind, one.path, one.detail) for one in found.findings
+    ]
+    assert [1] == [one.files for one in found.collections]
+    place.chmod(0o700)
+    (finding,) = as_nobody(lambda: surveyed(settings)).findings
+    assert ("unread", "vector_db/collections") == (finding.kind, finding.path)
+
+
+def test_asked_to_stop_it_looks_at_no_more(settings: JobSettings, tmp_path: Path) -> None:
+    """Nothing is written of what was looked at so far, nor removed of what was not."""
+    for name in "ab":
+        write(tmp_path / f"data/vector_db/collections/{name}/file")
+    (tmp_path / "data/vector_db/metadata").mkdir()
+    run("vectors", settings, now=time.time())
+    before = read_tree(tmp_path / "data/vector_db/metadata")
+    write(tmp_path / "data/vector_db/collections/a/more")
+    ran = run("vectors", settings, now=time.time(), stopping=stop_after(1))
+    assert (Outcome.INTERRUPTED, 0) == (ran.report.outcome, ran.report.counts["written"])
+    assert before == read_tree(tmp_path / "data/vector_db/metadata")

@@ -9,7 +9,7 @@ import pytest
 from symbiont_datad.jobs import executions
 from symbiont_datad.jobs.context import JobSettings
 from symbiont_datad.ledger_prompts import Executions
-from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, write
+from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, stop_after, write
 
 TODAY = "2026-11-18"
 
@@ -160,3 +160,32 @@ def test_an_interrupted_walk_loses_no_record(tmp_path: Path) -> None:
     run("usage", settings, stopping=lambda: next(seen) > 20)
     run("usage", settings)
     assert {(TODAY, "t"): 50} == counted(settings)
+
+
+def test_asked_to_stop_the_rest_is_counted_later(tmp_path: Path) -> None:
+    """Wherever it stops, in a directory or between files of lines: no record is lost or counted twice."""
+    settings = settings_for(tmp_path)
+    for number in range(3):
+        record(tmp_path, f"{TODAY}/{number}.json", template="t")
+        record(tmp_path, f"2026-11-17/{number}.json", DAY, template="t")
+    line = b'{"template": "t"}\n'
+    for name in "ab":
+        write(tmp_path / f"data/prompts/history/{TODAY}/{name}.jsonl", line + b" \n" + line, 100.0)
+    steps = [0]
+    for looks in range(12):
+        run("usage", settings, now=NOW + looks, stopping=stop_after(looks))
+        steps.append(sum(counted(settings).values()))
+    assert steps == sorted(steps)
+    assert 0 < steps[-2]
+    run("usage", settings, now=NOW + 20)
+    assert {(TODAY, "t"): 7, ("2026-11-17", "t"): 3} == counted(settings)
+
+
+def test_records_in_one_run_have_a_bound_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is beyond it is counted by the runs that follow."""
+    monkeypatch.setattr(executions, "_BYTES", 10)
+    settings = settings_for(tmp_path)
+    for number in range(3):
+        record(tmp_path, f"{TODAY}/{number}/a.json", template="t")
+    assert [1, 1, 1, 0] == [run("usage", settings).report.counts["executions"] for _ in range(4)]
+    assert {(TODAY, "t"): 3} == counted(settings)

@@ -93,3 +93,10 @@ def test_modes_that_let_others_write_are_told(settings: JobSettings, tmp_path: P
         ("collection_mode", A): (Severity.WARNING, "deep/file has mode 0o666, declared 0o644"),
         ("collection_mode", B): (Severity.INFO, "deep has mode 0o775, declared 0o755"),
     } == told(settings)
+
+
+def test_a_directory_of_somebody_else_is_told(settings: JobSettings, tmp_path: Path, as_nobody: AsNobody) -> None:
+    """That one can put anything into it."""
+    del as_nobody
+    os.chown(tmp_path / "data" / A / "deep", NOBODY, -1)
+    assert {("collection_owner", A): (Severity.WARNING, f"deep belongs to user {NOBODY}, not 0")} == told(settings)

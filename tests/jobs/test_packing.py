@@ -17,7 +17,7 @@ from symbiont_datad.jobs.secrets import Secrets
 from symbiont_datad.report import Outcome
 from symbiont_datad.retention.rules import Rule
 from tests.cli.test_restore import small_disk
-from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, write
+from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, stop_after, write
 
 RULE = Rule("history", "prompts/history", whole=True, pack_after_s=7 * DAY)
 
@@ -220,3 +220,39 @@ def test_somebody_elses_file_of_that_name_stays(tmp_path: Path) -> None:
     run("clean", settings_for(tmp_path, RULE))
     assert "2026-10-01-2.tar.zst" in names(history)
     assert b"notes of my own" == (history / "2026-10-01.tar.zst").read_bytes()
+
+
+def test_a_day_that_is_written_to_after_all_stays(tmp_path: Path) -> None:
+    """Between the plan and its turn somebody adds a file: it is a directory as before, and the next run looks again."""
+    settings = settings_for(tmp_path, RULE)
+    history = history_in(tmp_path)
+    cells = tmp_path / "data/.quarantine"
+
+    def stopping() -> bool:
+        if cells.is_dir() and any(cells.iterdir()):
+            write(history / "2026-10-01/more.json", age_s=40 * DAY)
+        return False
+
+    ran = run("clean", settings, stopping=stopping)
+    assert (0, 1) == (ran.report.counts["packed"], ran.report.counts["changed"])
+    assert ["2026-10-01", "2026-10-02", "2026-11-17", "notes"] == names(history)
+    assert 1 == run("clean", settings).report.counts["packed"]
+
+
+def test_asked_to_stop_the_rest_of_the_days_wait(tmp_path: Path) -> None:
+    """Each day is there, as a directory or as a file."""
+    settings = settings_for(tmp_path, RULE)
+    history = tmp_path / "data/prompts/history"
+    days = [f"2026-10-0{day}" for day in (1, 2, 3)]
+    for day in days:
+        write(history / day / "a.json", day.encode(), age_s=30 * DAY)
+    seen, looks = set(), 0
+    while True:
+        ran = run("clean", settings, stopping=stop_after(looks), now=NOW + looks)
+        assert days == [name[:10] for name in names(history)]
+        seen.add(sum(name.endswith(".tar.zst") for name in names(history)))
+        looks += 1
+        if ran.report.outcome is not Outcome.INTERRUPTED:
+            break
+    assert {0, 1} < seen
+    assert [f"{day}.tar.zst" for day in days] == names(history)

@@ -13,8 +13,10 @@ from symbiont_datad.jobs.prompt_check import prompt_findings
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.report import Finding, Severity
 from symbiont_datad.retention.rules import Rule
+from tests.conftest import AsNobody
 from tests.jobs.making import NOW, run, settings_for, write
 from tests.jobs.snapshotting import cheap_repository
+from tests.support import NOBODY
 
 TEMPLATES, CACHE = "prompts/templates", "prompts/cache"
 
@@ -100,3 +102,18 @@ def test_a_cache_that_nobody_trims(tmp_path: Path) -> None:
     assert [] == found(settings)
     write(tmp_path / "data" / CACHE / "b.bin", b"x" * 200)
     assert ["cache_untrimmed"] == [one.kind for one in found(settings)]
+
+
+def test_what_cant_be_read_or_is_of_another_kind(open_path: Path, as_nobody: AsNobody) -> None:
+    """A template that is closed to the daemon is told of; of cached results only what is surely broken is."""
+    settings = settings_for(open_path)
+    write(open_path / "data" / TEMPLATES / "closed.md").chmod(0o600)
+    write(open_path / "data" / CACHE / "closed.json", b"{").chmod(0o600)
+    write(open_path / "data" / CACHE / "packed.json", b"\x1f\x8bpacked")
+    (open_path / "data" / CACHE / "link.json").symlink_to("nowhere")
+    run("templates", settings, now=NOW, dry_run=True)
+    for path in (settings.daemon_dir, *settings.daemon_dir.iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+    told = as_nobody(lambda: [(one.kind, one.detail) for one in found(settings)])
+    assert ("template_unusable", "it can't be read") in told
+    assert [] == [one for one in told if one[0] == "cache_damaged"]

@@ -194,3 +194,19 @@ def test_a_kill_loses_nothing_and_can_be_undone(tmp_path: Path, after: int) -> N
     if cells(Tree(str(root))):
         run("undo", settings, now=time.time())
     assert before == content(tmp_path)
+
+
+def test_of_many_places_that_are_taken_some_are_named(tmp_path: Path) -> None:
+    """And how many more there are; without a window nothing is said of one."""
+    settings = with_window(tmp_path, LOGS)
+    for number in range(30):
+        write(tmp_path / f"data/logs/system/{number}.log", age_s=(40 + number) * DAY)
+    run("clean", settings)
+    for number in range(30):
+        write(tmp_path / f"data/logs/system/{number}.log")
+    ran = run("undo", replace(settings, undo_window_s=0.0))
+    assert (Outcome.LEFT, 29, 0, "") == (
+        ran.report.outcome, ran.report.counts["taken"], ran.report.counts["things"], ran.report.message,
+    )  # fmt: skip
+    assert "more)" in ran.report.findings[-1].detail
+    assert 29 > len(ran.report.findings)
