@@ -15,7 +15,9 @@ from symbiont_datad.jobs.repository import identity, locked, made, opened, opene
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.restic import errors as restic
 from symbiont_datad.restic.lock import hold
+from tests.conftest import AsNobody
 from tests.jobs.making import ledger_of, settings_for, snapshots_in
+from tests.support import NOBODY
 
 
 @pytest.fixture
@@ -161,3 +163,26 @@ def test_a_process_is_told_from_all_others() -> None:
     assert "" not in (found.hostname, found.username)
     if Path("/proc/self/ns/pid").exists():
         assert str(Path("/proc/self/ns/pid").stat().st_ino) in found.namespace
+
+
+def test_a_lock_that_was_lost_to_another_one_says_whose(settings: JobSettings) -> None:
+    """That one was quicker: it is told as locked, and not as lost."""
+    with pytest.raises(Locked, match="by somebody") as raised, told():
+        raise restic.LockLost("lost") from restic.RepositoryLocked("locked by somebody")
+    assert ExitCode.LOCKED is raised.value.exit_code
+
+
+def test_where_none_can_be_made_it_is_told(open_path: Path, as_nobody: AsNobody) -> None:
+    """A directory that belongs to somebody else: one line says so, and another try is welcome."""
+    settings = settings_for(open_path)
+    settings.daemon_dir.mkdir()
+    os.chown(settings.daemon_dir, NOBODY, NOBODY)
+
+    def tried() -> str:
+        try:
+            return begin(settings)
+        except Unusable as error:
+            return str(error)
+
+    assert "permission denied" in as_nobody(tried)
+    assert not (open_path / "backups").exists()

@@ -55,10 +55,8 @@ def told() -> Iterator[None]:
     except restic.RepositoryError as error:
         if isinstance(error, restic.LockLost) and isinstance(error.__cause__, restic.RepositoryLocked):
             error = error.__cause__  # see `sure`
-        for kind, ours, advice in _TOLD:
-            if isinstance(error, kind):
-                raise ours(f"{printable(str(error))}{advice}") from error
-        raise
+        ours, advice = next((ours, advice) for kind, ours, advice in _TOLD if isinstance(error, kind))
+        raise ours(f"{printable(str(error))}{advice}") from error
 
 
 def identity() -> Identity:
