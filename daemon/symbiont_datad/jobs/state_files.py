@@ -31,9 +31,7 @@ class StateFile:
 
     @property
     def name(self) -> StateName:
-        """What its name says; of a session nothing but whether it is gzip."""
-        if self.document is Document.ANY:
-            return StateName(Role.CONTEXT, "", gzip=self.gzip)
+        """What the name of a context or an archive says. A session may be called anything."""
         parts = self.path.split("/")
         found = name_of("/".join(parts[-3:] if self.document is Document.ARCHIVE else parts[-1:]))
         assert found is not None
