@@ -267,3 +267,43 @@ def test_archives_that_others_may_not_read_are_told(open_path: Path, as_nobody: 
     assert {("audit_unread", f"logs/audit/{path.name}") for path in archives} == {
         (finding.kind, finding.path) for finding in findings
     }
+
+
+def kept(settings: JobSettings) -> dict[str, object]:
+    """What is kept of the manifest in the daemon's directory."""
+    found: dict[str, object] = json.loads((settings.daemon_dir / "audit-chain.json").read_bytes())
+    return found
+
+
+def test_a_kill_right_after_a_line_was_added_is_no_break(settings: JobSettings) -> None:
+    """The line is there, and what was written last does not know it yet but as the next one: the chain goes on."""
+    before = kept(settings)
+    rotations(settings, 1, name="security.log")
+    after = kept(settings)
+    (settings.daemon_dir / "audit-chain.json").write_text(json.dumps(before | {"next": after["last"]}))
+    rotations(settings, 1, name="security.log")
+    assert (5, []) == (kept(settings)["lines"], found(settings))
+
+
+def test_an_archive_is_listed_once_and_forgotten_if_it_was_expected(settings: JobSettings) -> None:
+    """The same again adds no line; what was never expected changes nothing."""
+    chain, before = AuditChain(settings), kept(settings)
+    last = json.loads(manifest(settings).read_text().splitlines()[-1])
+    chain.add(f"logs/audit/{last['archive']}", last["bytes"], last["sha256"], 1_800_000_000.0)
+    chain.forget("logs/audit/another")
+    assert before == kept(settings)
+    assert before["lines"] == len(manifest(settings).read_text().splitlines())
+
+
+def test_an_archive_that_waits_to_be_listed_is_no_stranger(settings: JobSettings) -> None:
+    """It was announced before it was made."""
+    place = "security.log.20261201T000000Z-0001"
+    AuditChain(settings).expect(f"logs/audit/{place}")
+    (manifest(settings).parent / f"{place}.zst").write_bytes(b"x")
+    assert [] == found(settings)
+
+
+def test_a_line_that_is_none_is_found(settings: JobSettings) -> None:
+    """Whatever else is in the manifest: it is broken there, and the rest is looked at."""
+    manifest(settings).write_bytes(manifest(settings).read_bytes() + b"no line\n")
+    assert [("audit_manifest_broken", "archives.manifest")] == found(settings)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.jobs import removal, tally
+from symbiont_datad.jobs import JOBS, removal, tally
 from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import Outcome, Severity
 from symbiont_datad.retention.rules import AgeBy, Rule
 from tests.conftest import AsNobody
 from tests.jobs.making import DAY, NOW, ledger_of, run, settings_for, stop_after, write
+from tests.support import NOBODY
 
 CACHE = Rule("cache", "prompts/cache", max_age_s=30 * DAY, age_by=AgeBy.USED, cache=True)
 HISTORY = Rule("history", "prompts/history", max_age_s=30 * DAY)
@@ -332,3 +333,71 @@ def test_a_kill_leaves_no_removed_file_without_a_row(tmp_path: Path, after_files
         assert {f"prompts/cache/{name}" for name in files - left} <= {row.path for row in ledger.actions()}
     assert len(left) == run("clean", settings).report.actions_total
     assert [] == names(cache)
+
+
+def theirs(base: Path, *paths: Path) -> None:
+    """The daemon's directory, and paths, belong to nobody; the job's parts are loaded: nobody may not read them."""
+    (base / "datad").mkdir()
+    JOBS["clean"].load()
+    time.strptime("2026", "%Y")
+    for path in (base / "datad", *paths):
+        os.chown(path, NOBODY, NOBODY)
+
+
+def test_without_a_quarantine_nothing_goes_that_is_to_come_back(open_path: Path, as_nobody: AsNobody) -> None:
+    """What can't be kept for the undo window stays, with a finding that names the setting."""
+    settings = settings_for(open_path, HISTORY, undo_window_s=DAY, require_snapshot=False)
+    path = write(open_path / "data/prompts/history/old", age_s=40 * DAY)
+    theirs(open_path, path, path.parent)
+    report = as_nobody(lambda: run("clean", settings).report)
+    (finding,) = report.findings
+    assert ("not_cleaned", "prompts/history", True) == (finding.kind, finding.path, path.exists())
+    assert finding.detail == "what goes can't be kept to be brought back: Permission denied"
+    assert "`retention.undo_window = 0`" in finding.remedy
+
+
+def test_what_of_a_directory_cant_be_removed_waits_in_the_quarantine(open_path: Path, as_nobody: AsNobody) -> None:
+    """A part of a day belongs to somebody else: the day is gone from its place, and what is left of it is named."""
+    rule = Rule("history", "prompts/history", max_age_s=30 * DAY, whole=True)
+    settings = settings_for(open_path, rule, require_snapshot=False)
+    day = open_path / "data/prompts/history/2026-01-01"
+    write(day / "closed/file", age_s=40 * DAY)
+    write(day / "file", age_s=40 * DAY)
+    (open_path / "data/.quarantine").mkdir(0o700)
+    theirs(open_path, day, day.parent, open_path / "data/.quarantine")
+    report = as_nobody(lambda: run("clean", settings).report)
+    assert not day.exists()
+    (place,) = {one.path for one in report.findings if one.kind == "not_removed"}
+    assert (Outcome.LEFT, True) == (report.outcome, place.startswith(".quarantine/"))
+
+
+def test_asked_to_stop_while_it_looks_into_backups_nothing_goes_half(tmp_path: Path) -> None:
+    """Wherever it is asked: what stays is whole, and what has gone is held by a backup."""
+    settings = settings_for(tmp_path, HISTORY)
+    history = tmp_path / "data/prompts/history"
+    for number in range(3):
+        write(history / f"{number}", age_s=40 * DAY)
+    run("backup", settings, now=time.time())
+    outcomes = []
+    for looks in range(40):
+        ran = run("clean", settings, stopping=stop_after(looks), now=NOW + looks)
+        outcomes.append(ran.report.outcome)
+        if not names(history):
+            break
+        assert ["0", "1", "2"] == names(history)
+    assert Outcome.INTERRUPTED in outcomes
+    assert [] == names(history)
+
+
+def test_a_backup_without_the_directory_holds_nothing_of_it(tmp_path: Path) -> None:
+    """What came after the backups waits for the next one."""
+    settings = settings_for(tmp_path, HISTORY)
+    history = tmp_path / "data/prompts/history"
+    history.rmdir()
+    run("backup", settings, now=time.time())
+    write(history / "old", age_s=40 * DAY)
+    assert ["retention_waits"] == [one.kind for one in run("clean", settings).report.findings]
+    run("backup", settings, now=time.time())
+    write(history / "older", age_s=50 * DAY)
+    assert (1, 1) == tuple(run("clean", settings).report.counts[key] for key in ("removed", "waiting"))
+    assert ["older"] == names(history)

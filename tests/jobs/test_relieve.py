@@ -200,3 +200,47 @@ def test_a_disk_that_fills_up_again_is_emptied_again(disk: Path, monkeypatch: py
     assert free(disk) >= SIZE // 5
     assert ran.report.actions_total == 80 - len(os.listdir(cache))
     assert ["room_made"] == ran.told
+
+
+def test_what_lies_elsewhere_gives_no_room(disk: Path) -> None:
+    """Another file system is mounted where a cache and a history are: neither is entered, and nothing of them goes."""
+    settings = settings_on(disk, replace(CACHE, patterns=("*.json",)), HISTORY)
+    mounts = [disk / "data/prompts/cache", disk / "data/prompts/history"]
+    fill(disk, SIZE // 20)
+    for mount in mounts:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mount)], check=True)
+    try:
+        for mount in mounts:
+            write(mount / "2026-01-01/a.json", bytes(100 * KIB), age_s=400 * DAY)
+        report = run("relieve", settings).report
+        assert (Outcome.LEFT, ()) == (report.outcome, report.actions)
+        assert [True, True] == [(mount / "2026-01-01/a.json").exists() for mount in mounts]
+    finally:
+        for mount in mounts:
+            subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_cache_without_a_rule_goes_too(disk: Path) -> None:
+    """Whatever the settings say of caches: results that can be made again are missed least."""
+    settings = settings_on(disk)
+    write(disk / "data/prompts/cache/a", bytes(900 * KIB), age_s=DAY)
+    fill(disk, SIZE // 20)
+    assert "prompts/cache/a" in [one.path for one in run("relieve", settings).report.actions]
+
+
+def test_the_quarantine_goes_before_rotated_logs(disk: Path) -> None:
+    """In one run that needs both."""
+    settings = settings_on(disk, CACHE)
+    root = disk / "data"
+    archive = Rotated("agent.log", int(NOW - 5 * DAY), 1, ".zst").name
+    write(root / f"logs/agents/{archive}", os.urandom(400 * KIB), age_s=5 * DAY)
+    run("backup", settings)
+    rule = Rule("history", "prompts/history", max_age_s=30 * DAY, whole=True)
+    write(root / "prompts/history/2026-01-01/a", bytes(400 * KIB), age_s=90 * DAY)
+    run(
+        "clean",
+        replace(settings, layout=replace(settings.layout, rules=(rule,)), require_snapshot=False, marks=Marks()),
+    )
+    fill(disk, SIZE // 20)
+    paths = [one.path for one in run("relieve", settings).report.actions]
+    assert [".quarantine/20261118T110640Z", f"logs/agents/{archive}"] == paths

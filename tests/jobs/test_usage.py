@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.jobs import JOBS
+from symbiont_datad.jobs import JOBS, permissions
 from symbiont_datad.ledger_trim import Limits
 from symbiont_datad.report import Action, Outcome
 from tests.conftest import AsNobody
@@ -211,3 +211,15 @@ def test_a_dry_run_changes_no_owner(tmp_path: Path) -> None:
     path = write(tmp_path / "data/logs/a.log")
     assert ["owner_restored"] == [one.kind for one in run("usage", settings, dry_run=True).report.actions]
     assert 0 == path.stat().st_uid
+
+
+def test_many_changes_are_written_down_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a row, however many there are."""
+    monkeypatch.setattr(permissions, "_BATCH", 2)
+    settings = settings_for(tmp_path, file_mode=0o640)
+    paths = [f"logs/system/{number}" for number in range(5)]
+    for path in paths:
+        write(tmp_path / "data" / path).chmod(0o600)
+    run("usage", settings)
+    with ledger_of(settings) as ledger:
+        assert paths == sorted(row.path for row in ledger.actions(kinds=["permissions_restored"]))

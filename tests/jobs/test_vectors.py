@@ -14,7 +14,7 @@ from symbiont_datad.report import Outcome
 from tests.conftest import AsNobody
 from tests.formats.test_vectors import faiss
 from tests.jobs.collecting import lance_dataset, vector_table
-from tests.jobs.making import ledger_of, run, settings_for, write
+from tests.jobs.making import NOW, ledger_of, run, settings_for, write
 from tests.support import NOBODY, read_tree
 
 PLACE = "data/vector_db/metadata"
@@ -166,3 +166,19 @@ def test_what_can_not_be_written_is_told(settings: JobSettings, tmp_path: Path) 
     unwritten = sorted(Path(one.path).name for one in ran.report.findings if one.kind == "metadata_unwritten")
     assert (Outcome.LEFT, ["memories.json", "notes.json"]) == (ran.report.outcome, unwritten)
     assert b"in the way" == (tmp_path / PLACE).read_bytes()
+
+
+def test_a_description_that_cant_be_removed_stays(open_path: Path, as_nobody: AsNobody) -> None:
+    """Its directory belongs to somebody else: that is told, and the next run tries again."""
+    settings = settings_for(open_path)
+    (open_path / "data/vector_db/metadata").mkdir()
+    path = write(open_path / "data/vector_db/collections/a/file")
+    run("vectors", settings)
+    path.unlink()
+    path.parent.rmdir()
+    for one in (settings.daemon_dir, *settings.daemon_dir.rglob("*")):
+        os.chown(one, NOBODY, NOBODY)
+    report = as_nobody(lambda: run("vectors", settings, now=NOW + 1).report)
+    assert [("metadata_unwritten", "vector_db/metadata/a.json")] == [(one.kind, one.path) for one in report.findings]
+    assert ["a.json"] == os.listdir(open_path / "data/vector_db/metadata")
+    assert ("metadata_removed",) == tuple(one.kind for one in run("vectors", settings, now=NOW + 2).report.actions)

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from msgspec.structs import replace as replaced
 
-from symbiont_datad.jobs.context import JobSettings
+from symbiont_datad.jobs.context import JobSettings, VectorSettings
 from symbiont_datad.jobs.drill import BYTES, FILES, drill
 from symbiont_datad.jobs.repository import opened
 from symbiont_datad.report import Outcome
@@ -203,3 +203,13 @@ def test_a_drill_without_room_is_told(settings: JobSettings, tmp_path: Path) -> 
     (tmp_path / "datad/drill").write_bytes(b"in the way")
     ran = run("verify", settings, now=time.time())
     assert (Outcome.LEFT, ["not_drilled"]) == (ran.report.outcome, [one.kind for one in ran.report.findings])
+
+
+def test_a_drill_restores_what_lies_beside_the_tree(tmp_path: Path) -> None:
+    """A root beside it is in the backup, and its files are restored as well; no live file is compared with them."""
+    settings = settings_for(tmp_path, vectors=VectorSettings(extra_roots=(str(tmp_path / "vectors"),)))
+    write(tmp_path / "vectors/notes/file")
+    write(tmp_path / "data/logs/system/a.log")
+    run("backup", settings, now=time.time())
+    ran = run("verify", settings, now=time.time())
+    assert (Outcome.DONE, 2) == (ran.report.outcome, ran.report.counts["drilled"])
