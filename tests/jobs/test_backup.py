@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from symbiont_datad.jobs.context import JobSettings, Keep, Progress
+from symbiont_datad.jobs.rehearsal import rehearsal
 from symbiont_datad.jobs.repository import locked, opened
 from symbiont_datad.quantities import Share
 from symbiont_datad.report import Outcome
 from symbiont_datad.restic.backend import FileKind
+from symbiont_datad.restic.errors import Missing
 from tests.conftest import AsNobody
 from tests.jobs.making import context, ledger_of, run, settings_for, snapshots_in, stop_after, write
 from tests.jobs.snapshotting import content_of, held_by, snapshots
@@ -262,3 +264,14 @@ def test_a_root_beside_the_tree_that_is_away_is_told(settings: JobSettings, tmp_
         [(one.kind, one.path, one.detail) for one in ran.report.findings],
         ran.report.counts["files"],
     )
+
+
+def test_a_rehearsal_of_the_first_backup_writes_nothing() -> None:
+    """Its repository is nowhere: nothing is in it, whatever was saved to it."""
+    backend = rehearsal(None, None).backend
+    backend.create()
+    backend.save(FileKind.SNAPSHOT, "name", [b"content"])
+    backend.remove(FileKind.SNAPSHOT, "name")
+    assert ("nowhere", [], None) == (backend.location, list(backend.list(FileKind.SNAPSHOT)), backend.free())
+    with pytest.raises(Missing, match="name isn't there"):
+        backend.load(FileKind.SNAPSHOT, "name")

@@ -688,6 +688,7 @@ _CUT = {"start": 0, "at": 4096, "end": 4097, "mark": "00" * 8, "original": "eA==
     [
         b"{}", b"[" * 5000, json.dumps(_STEP | {"log": 7}).encode(), json.dumps(_STEP | {"inode": "7"}).encode(),
         json.dumps(_STEP | {"bytes": 10**30}).encode(), json.dumps(_STEP | {"cut": _CUT}).encode(),
+        json.dumps(_STEP | {"schema": 2}).encode(),
         json.dumps(_STEP | {"cut": _CUT | {"start": 5000}}).encode(), json.dumps(_STEP | {"cut": [1]}).encode(),
     ],
 )  # fmt: skip

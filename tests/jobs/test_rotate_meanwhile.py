@@ -31,7 +31,7 @@ from tests.jobs.log_writing import (
     lines,
     log_settings_for,
 )
-from tests.jobs.making import DAY, NOW, Ran, run
+from tests.jobs.making import DAY, NOW, Ran, run, stop_after
 from tests.jobs.test_rotate import archive_at, found, log_in, names
 from tests.support import NOBODY
 
@@ -178,6 +178,22 @@ def test_a_last_line_across_the_boundary_goes_as_a_whole(collapsing: Path) -> No
     assert (whole, b"") == (archive.read_bytes(), log.read_bytes().strip())
 
 
+def test_asked_to_stop_at_any_moment_no_line_is_missing(tmp_path: Path) -> None:
+    """Before a log is renamed, before its archive is stored, before archives go: the next run does what is left."""
+    settings = log_settings_for(tmp_path, replace(EVERYTHING, keep=1))
+    log, other = log_in(tmp_path, lines(COUNT)), log_in(tmp_path, path="agents/b.log")
+    old = [archive_at(other, days) for days in (3, 2, 1)]
+    stopped = set()
+    for looks in count():
+        ran = run("rotate", settings, stopping=stop_after(looks), now=NOW + looks)
+        assert_stream(log, COUNT)
+        if ran.report.outcome is not Outcome.INTERRUPTED:
+            break
+        stopped.add((*(path.suffix for path in archives_of(log)), len(archives_of(other))))
+    assert {(3,), (".zst", 3)} < stopped
+    assert old[2:] == archives_of(other)
+
+
 # File systems that other machines use
 
 
@@ -207,6 +223,7 @@ def test_an_archive_that_a_kill_kept_from_the_manifest_is_listed(tmp_path: Path)
     place = following(log.name, None, NOW - 60)
     packed = log.with_name(replace(place, extension=COMPRESSED["gzip"]).name)
     packed.write_bytes(gzip.compress(lines(10)))
+    archive_at(log_in(tmp_path), 1)  # of a log that the manifest is not about
     settings.daemon_dir.mkdir()
     AuditChain(settings).expect(f"logs/audit/{place.name}")
     run("rotate", settings)
