@@ -291,6 +291,18 @@ def test_a_database_that_is_damaged_is_left(settings: JobSettings, tmp_path: Pat
     assert "it is damaged: NULL value in points.point" in reason_of(optimize(settings, no_snapshot=True))
 
 
+def test_a_database_that_needs_its_own_program_is_left(settings: JobSettings, tmp_path: Path) -> None:
+    """An index by a function that SQLite itself does not have: the reason names it, and nothing is lost."""
+    path = vector_table(tmp_path / DB)
+    with closing(sqlite3.connect(path)) as database:
+        database.create_function("stem", 1, lambda text: text, deterministic=True)
+        database.execute("create index by_stem on embeddings(stem(body))")
+        database.commit()
+    before = rows(path)
+    assert "stem" in reason_of(optimize(settings, "notes", no_snapshot=True))
+    assert before == rows(path)
+
+
 def test_without_room_for_a_copy_it_is_left(settings: JobSettings, tmp_path: Path) -> None:
     """SQLite rewrites a database beside itself: so much has to be free."""
     if os.geteuid() != 0:

@@ -167,6 +167,42 @@ def test_whoever_opens_a_log_meanwhile_keeps_it(tmp_path: Path, path: str) -> No
         (log.parent / "archives.manifest").unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("written", [False, True], ids=["its place is given back", "its place is in use again"])
+@pytest.mark.parametrize("path", ["system/a.log", "audit/a.log"])
+def test_whoever_had_found_a_log_by_its_name_keeps_it(
+    tmp_path: Path, path: str, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens what was renamed in that instant: the log gets its place back. What had its place meanwhile goes, unless
+    somebody has written to it.
+    """
+    monkeypatch.setattr(rotation, "SETTLE_S", 600.0)
+    settings, log = log_settings_for(tmp_path), log_in(tmp_path, lines(COUNT), path)
+    with ExitStack() as stack:
+        steps: list[str] = []
+
+        def stopping() -> bool:
+            """Yes ends a wait, twice: nothing else asks meanwhile."""
+            if not steps and archives_of(log):
+                stack.enter_context(holding(archives_of(log)[0]))
+                steps.append("opened")
+                return True
+            if steps == ["opened"] and log.stat().st_size:
+                archives_of(log)[0].write_bytes(line(COUNT) * written)
+                steps.append("written")
+                return True
+            return False
+
+        ran = run("rotate", settings, stopping=stopping)
+    assert ["log_rotated", "rotation_undone"] == [action.kind for action in ran.report.actions]
+    assert lines(COUNT) == log.read_bytes()
+    assert written == len(archives_of(log))
+    monkeypatch.setattr(rotation, "SETTLE_S", 0.02)
+    for now in (NOW + 1, NOW + 2):
+        assert Counter(lines(COUNT + written).splitlines()) == all_lines(log)
+        run("rotate", settings, now=now)
+    assert (frozenset(), []) == (AuditChain(settings).pending(), verify(settings))
+
+
 def test_a_last_line_across_the_boundary_goes_as_a_whole(collapsing: Path) -> None:
     """Then nothing but the blank line is left of the log, and the run is over with it."""
     whole = b"y" * 8100 + b"\n" + b"z" * 500 + b"\n"

@@ -5,10 +5,14 @@ import pickle
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from symbiont_datad.fsops.lock import hold
+from symbiont_datad.jobs.children import Children
 from symbiont_datad.jobs.context import JobSettings
 from symbiont_datad.jobs.runner import Child, run_here
 from symbiont_datad.ledger import Ledger, LedgerError
@@ -74,3 +78,26 @@ def test_a_process_whose_daemon_has_died_ends_quietly(tmp_path: Path, told: str)
     finally:
         os.close(writing)
     assert (0, b"") == (done.returncode, done.stderr)
+
+
+def test_a_job_that_runs_already_is_skipped(tmp_path: Path) -> None:
+    """A command holds its lock: the daemon says so, and comes again at its time."""
+    settings, files = old_cache(tmp_path)
+    with Ledger(None) as ledger, hold(settings.lock_path("clean"), "a command"), capture_logs() as logs:
+        children = Children(lambda: settings, lambda: ledger, lambda: False, lambda: None)
+        assert children.run("clean") is None
+    assert [("job_skipped", "clean")] == [(log["event"], log["job"]) for log in logs]
+    assert all(file.exists() for file in files)
+    assert {} == children.progress()
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_job_whose_process_dies_has_failed(tmp_path: Path, stopping: bool) -> None:
+    """It is told and counted, for nobody else has; not while the daemon itself ends, which may be why."""
+    settings = replace(old_cache(tmp_path)[0], layout=None)  # type: ignore[arg-type]  # so that it can't begin
+    with Ledger(tmp_path / "ledger.db") as ledger, capture_logs() as logs:
+        report = Children(lambda: settings, lambda: ledger, lambda: stopping, lambda: None).run("clean", last=True)
+    assert report is not None
+    assert (Outcome.FAILED, True) == (report.outcome, report.lost)
+    assert "ended with exit code 1 and left no report" in report.message
+    assert ([] if stopping else ["job_failed"]) == [log["event"] for log in logs]
