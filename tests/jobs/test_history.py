@@ -67,7 +67,8 @@ def test_a_damaged_snapshot_is_named(settings: JobSettings, tmp_path: Path) -> N
     backed_up(settings)
     file = tmp_path / "backups/snapshots" / damaged
     file.chmod(0o600)
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert ([13], 0, [damaged]) == versions(settings)
     assert ([What.CREATED], [damaged]) == changes(settings)
 
