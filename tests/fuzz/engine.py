@@ -167,11 +167,12 @@ def _tracing(reached: set[tuple[str, int]] | None) -> Iterator[None]:
     def call(frame: FrameType, _event: str, _argument: Any) -> Any:
         return line if frame.f_code.co_filename.startswith(_OURS) else None
 
+    before = sys.gettrace()  # that of `scripts/coverage`
     sys.settrace(call)
     try:
         yield
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
 
 
 def bound_memory() -> None:

@@ -86,3 +86,19 @@ def test_every_target_has_a_name_and_examples() -> None:
     """Two with one name would share a replay; one without an example would be fed nothing."""
     assert len(TARGETS) == len({target.name for target in TARGETS})
     assert all(target.seeds() for target in TARGETS)
+
+
+def test_whoever_traces_this_process_goes_on_with_it() -> None:
+    """`scripts/coverage`, or a debugger: what the engine looks at for a moment is no end of that."""
+
+    def tracer(_frame: object, _event: str, _argument: object) -> None:
+        """Looks at nothing."""
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        with engine._tracing(set()):
+            assert tracer is not sys.gettrace()
+        assert tracer is sys.gettrace()
+    finally:
+        sys.settrace(before)
