@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from symbiont_datad.migrate import planning
 from symbiont_datad.migrate.journal import Journal
 from symbiont_datad.migrate.legacy import Kind
 from symbiont_datad.migrate.migration import alone, open_journal
@@ -145,8 +146,9 @@ def test_a_touch_is_no_change(home: Home) -> None:
     assert one.rests()
 
 
-def test_what_is_half_written_waits_and_what_is_broken_stays(home: Home) -> None:
+def test_what_is_half_written_waits_and_what_is_broken_stays(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither overwrites what is good on the other side; a broken one comes to quarantine, once."""
+    monkeypatch.setattr(planning, "SETTLE_S", HOUR)  # it is young however slow this is
     one = Mirroring(home, both_ways=True)
     half = home.old / f"{A}.json"
     half.write_bytes(b"{")

@@ -146,8 +146,7 @@ class Keeping:
             if row.source.path not in self._told:
                 self._told.add(row.source.path)
                 emit("legacy_link_obstructed", path=row.source.path)
-            return
-        if here is not Standing.LINK:
+        elif here is Standing.NOTHING:
             put_link(row, self._target, journal)
             emit("legacy_link_restored", path=row.source.path)
             self._record([Action("legacy_link_restored", row.source.path, _RULE, "the link had gone")])
