@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 from symbiont_datad.migrate.legacy import (
     PLACES,
@@ -298,8 +297,3 @@ def home_of(environ: Mapping[str, str]) -> str | None:
     """The home directory of the process, None when nobody knows it."""
     home = environ.get("HOME") or os.path.expanduser("~")
     return home if home.startswith("/") else None
-
-
-def user_directory(home: str | None) -> Path | None:
-    """`~/.symbiont`."""
-    return Path(home) / ".symbiont" if home else None

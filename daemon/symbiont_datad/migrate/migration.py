@@ -27,7 +27,7 @@ from symbiont_datad.migrate.journal import Journal
 from symbiont_datad.migrate.legacy import Kind, Source
 from symbiont_datad.migrate.plan import plan, questions
 from symbiont_datad.migrate.planning import SETTLE_S, Move, Plan
-from symbiont_datad.migrate.records import Deed, Identity, Known, SourceRow, State, Step
+from symbiont_datad.migrate.records import Deed, Identity, Known, SourceRow, Step
 from symbiont_datad.migrate.recovery import recover
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.migrate.workers import OnFiles, Seen, Workers, looking
@@ -478,9 +478,3 @@ def _sleep(seconds: float, stopping: Stopping) -> None:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and not stopping():
         time.sleep(min(left, 0.1))
-
-
-def is_complete(journal: Journal, source: Source) -> bool:
-    """Whether a source was brought over, by the journal's marker."""
-    row = journal.source(source)
-    return row is not None and row.state is State.COMPLETE
