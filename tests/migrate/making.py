@@ -3,10 +3,13 @@
 import gzip
 import hashlib
 import os
+import signal
 import stat
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID
 
 from symbiont_datad.migrate.legacy import Kind, Source
@@ -190,3 +193,22 @@ def unloadable(agents: Path, extension: str) -> list[str]:
         if verdict.kind is not None or not path.name.endswith(extension) or name.gzip != (extension == ".json.gz"):
             wrong.append(f"{path.name}: {verdict.kind or 'other mode'}")
     return wrong
+
+
+def dies(work: Callable[[], object]) -> None:
+    """Do it in a process that ends by SIGKILL, which `work` brings about itself, as by `die`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads exist; the child only works and dies
+        pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(1)
+    assert -signal.SIGKILL == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def die(*_words: object, **_named: object) -> NoReturn:
+    """What a kill is."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("nobody outlives it")
