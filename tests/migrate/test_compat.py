@@ -8,7 +8,7 @@ import pytest
 from symbiont_datad.fsops import swap
 from symbiont_datad.migrate.compat import Standing, keep_working, put_link, recover_links, standing, take_link_away
 from symbiont_datad.migrate.legacy import Kind, Source
-from symbiont_datad.migrate.migration import alone, open_journal
+from symbiont_datad.migrate.migration import alone, open_journal, source_path
 from symbiont_datad.migrate.target import Compat
 from symbiont_datad.report import Finding
 from tests.migrate.making import Home, agent, context, everything, write
@@ -127,6 +127,55 @@ def test_something_else_in_its_place_is_left_by_undo(home: Home) -> None:
     assert ["legacy_not_put_back"] == [finding.kind for finding in undone.findings]
     assert b"a file of somebody" == home.old.read_bytes()
     assert home.old.with_name("contexts.before-migration").is_dir()
+
+
+@pytest.mark.parametrize("moment", ["the link went", "exchanged", "all but the journal"])
+def test_a_link_that_was_being_taken_away_is_gone_in_the_end(home: Home, moment: str) -> None:
+    """However far it came before a kill: the old directory is in its place, and nothing is beside it."""
+    first = everything(home.base / "project")
+    keep(home, Compat.SYMLINK)
+    aside = home.old.with_name("contexts.before-migration")
+    home.old.unlink()
+    if moment != "the link went":
+        aside.rename(home.old)
+    if moment == "exchanged":
+        aside.symlink_to(home.agents.resolve())
+    keep(home, Compat.NONE)
+    assert first == everything(home.base / "project")
+    with open_journal(home.target) as journal:
+        assert [None] == [row.aside for row in journal.sources()]
+
+
+def test_the_link_alone_is_taken_away(home: Home) -> None:
+    """As at the end of a migration; the old directory stays aside, and what somebody put in the link's place stays."""
+    keep(home, Compat.SYMLINK)
+    with alone(home.target), open_journal(home.target) as journal:
+        (row,) = journal.sources()
+        assert "" == take_link_away(row, home.target, journal, put_back=False)
+        assert ["contexts.before-migration"] == os.listdir(home.old.parent)
+        write(home.old, b"a file of somebody")
+        assert "" == take_link_away(row, home.target, journal, put_back=False)
+    assert b"a file of somebody" == home.old.read_bytes()
+
+
+def test_a_link_that_was_only_made_gets_its_place(home: Home) -> None:
+    """By the next one who puts it there; a third name that an exchange in steps left behind is no hindrance."""
+    aside = home.old.with_name("contexts.before-migration")
+    with alone(home.target), open_journal(home.target) as journal:
+        aside.symlink_to(home.agents.resolve())
+        (row,) = journal.sources()
+        journal.set_aside(row.id, str(aside.parent.resolve() / aside.name))
+        (row,) = journal.sources()
+        put_link(row, home.target, journal)
+        assert (True, True) == (home.old.is_symlink(), aside.is_dir() and not aside.is_symlink())
+        assert str(home.old) == source_path(str(home.old), home.target)  # still the old place, for who names it again
+        assert str(home.agents) == source_path(str(linked(home.base / "other", home.agents)), home.target)
+
+
+def linked(at: Path, to: Path) -> Path:
+    """A link of the user's own."""
+    at.symlink_to(to)
+    return at
 
 
 def test_roots_link_is_the_owners(tmp_path: Path) -> None:

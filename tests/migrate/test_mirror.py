@@ -2,19 +2,26 @@
 
 import gzip
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from symbiont_datad.migrate import planning
+from symbiont_datad.fsops.copy import pieces
+from symbiont_datad.migrate import mirror, planning, returning
+from symbiont_datad.migrate.apply import NoRoom
 from symbiont_datad.migrate.journal import Journal
 from symbiont_datad.migrate.legacy import Kind
 from symbiont_datad.migrate.migration import alone, open_journal
 from symbiont_datad.migrate.mirror import Mirror, Mirrored
+from symbiont_datad.migrate.plan import plan
+from symbiont_datad.migrate.planning import Plan
 from symbiont_datad.migrate.target import Compat
-from tests.migrate.making import HOUR, NOW, Home, agent, context, everything, write
+from tests.cli.test_restore import small_disk
+from tests.migrate.making import HOUR, NOW, Home, agent, context, die, dies, everything, write
 
 A, B, C = agent(1), agent(2), agent(3)
 
@@ -217,6 +224,178 @@ def test_vectors_are_mirrored_file_by_file(home: Home) -> None:
     assert ["t.lance/data/2.lance", "t.lance/_versions/2.manifest"] == [step.file.path for step in mirrored.brought]
     place = home.root / "vector_db" / "collections" / "t.lance"
     assert {"1.lance", "2.lance"} == set(os.listdir(place / "data"))
+
+
+# Trouble
+
+
+def changing(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Have something happen once, after files were looked into and before anything is copied."""
+
+    def planned(*words: Any, **named: Any) -> Plan:
+        monkeypatch.undo()
+        change()
+        return plan(*words, **named)
+
+    monkeypatch.setattr(mirror, "plan", planned)
+
+
+@pytest.mark.parametrize("how", ["grows", "changes", "goes", "the tree's own changes"])
+def test_what_changes_meanwhile_is_looked_at_again(home: Home, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Nothing of what was looked at before is written; the next turn brings what there is then."""
+    one = Mirroring(home, both_ways=False)
+    old = write(home.old / f"{A}.json", context("newer"), NOW - HOUR)
+    write(home.old / "archives" / C / "archive_1.json", b"[1]")
+    at = old.stat()
+
+    def change() -> None:
+        if how == "grows":
+            write(old, context("newest and longer"), NOW - HOUR + 1)
+        elif how == "changes":  # as by somebody who sets the clock back: only the content tells
+            with old.open("r+b") as file:
+                file.write(context("other"))
+            os.utime(old, ns=(at.st_atime_ns, at.st_mtime_ns))
+        elif how == "goes":
+            old.unlink()
+        else:
+            write(home.live(1), context("by the runtime", zipped=True), NOW)
+
+    changing(monkeypatch, change)
+    mirrored = one.turn()
+    assert [f"archives/{C}/archive_1.json"] == [step.file.path for step in mirrored.brought]
+    assert {old.name} == mirrored.again
+    assert context("by the runtime" if how == "the tree's own changes" else "a") == text_of(home.live(1))
+    one.turn(mirrored.again)
+    expected = {
+        "grows": "newest and longer",
+        "changes": "other",
+        "goes": "a",
+        "the tree's own changes": "by the runtime",
+    }
+    assert context(expected[how]) == text_of(home.live(1))
+    assert one.rests()
+
+
+def test_what_is_damaged_again_is_set_aside_again(home: Home) -> None:
+    """Beside the first: nothing that is in quarantine is overwritten."""
+    one = Mirroring(home, both_ways=False)
+    for number, body in enumerate((b"{", b"[", b"{")):
+        write(home.old / f"{A}.json", body, NOW - HOUR + number)
+        assert ["set aside"] == [step.deed.value for step in one.turn().brought]
+    aside = sorted(home.root.glob(".quarantine/*/item/contexts/*"))
+    assert [(f"{A}.json", b"{"), (f"{A}.json-1", b"["), (f"{A}.json-2", b"{")] == [
+        (path.name, path.read_bytes()) for path in aside
+    ]
+
+
+def test_something_in_the_way_is_told_of_once(home: Home) -> None:
+    """It is not tried again before the file changes, or the mirror begins anew."""
+    one = Mirroring(home, both_ways=False)
+    write(home.old / "notes", b"one")
+    (home.agents / "notes").mkdir()
+    found = one.turn().findings
+    assert [("legacy_unread", str(home.old / "notes"))] == [(one.kind, one.path) for one in found]
+    assert [] == one.turn().findings
+    (home.agents / "notes").rmdir()
+    write(home.old / "notes", b"two", NOW - HOUR)
+    assert ["notes"] == [step.file.path for step in one.turn().brought]
+
+
+def test_a_directory_is_no_file_that_was_noticed(home: Home) -> None:
+    """Nor are temporary files of our own, what lies elsewhere in the tree, and what has gone since."""
+    one = Mirroring(home, both_ways=True)
+    (home.old / "deep").mkdir()
+    write(home.old / ".datad-x.tmp", b"x")
+    write(home.root / "logs" / "x.log", b"x")
+    (home.agents / "deep").mkdir()
+    before = everything(home.root, home.old)
+    turned = one.turn({"deep", ".datad-x.tmp", "gone"}, {"logs/x.log", "state/agents/deep", "state/agents/gone"})
+    assert ([], [], before) == (turned.brought, turned.returned, everything(home.root, home.old))
+
+
+def test_what_changes_on_its_way_back_waits(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the tree that is written while it is read, and one whose other side was written as well."""
+    one = Mirroring(home, both_ways=True)
+    write(home.live(1), context("ours", zipped=True), NOW - HOUR)
+    write(home.old / f"{A}.json", context("theirs"), NOW - HOUR / 2)
+    hints = {f"state/agents/{home.live(1).name}"}
+    assert [] == one.turn(set(), hints).returned
+    assert (context("theirs"), context("ours")) == ((home.old / f"{A}.json").read_bytes(), text_of(home.live(1)))
+    one.turn()
+    assert context("theirs") == text_of(home.live(1))
+    write(home.live(2), context("once", zipped=True), NOW - HOUR)
+
+    def writing(fd: int, size: int) -> Iterable[bytes]:
+        yield from pieces(fd, size)
+        write(home.live(2), context("twice, and longer", zipped=True), NOW - HOUR / 2)
+
+    monkeypatch.setattr(returning, "pieces", writing)
+    assert [] == one.turn().returned
+    monkeypatch.undo()
+    assert [f"{B}.json"] == one.turn().returned
+    assert context("twice, and longer") == (home.old / f"{B}.json").read_bytes()
+
+
+def fill_up(disk: Path) -> Path:
+    """A file that takes all the room that is left there, and is no legacy data."""
+    free = os.statvfs(disk)
+    filler = disk / ".datad-filler.tmp"
+    filler.write_bytes(bytes(free.f_bavail * free.f_frsize))
+    return filler
+
+
+def test_a_full_disk_below_the_tree_holds_a_mirror_up(home: Home) -> None:
+    """It is said, nothing is half written or left over, and it goes on when there is room again."""
+    home.root.parent.mkdir()
+    with small_disk(home.root, "1m") as disk:
+        one = Mirroring(home, both_ways=False)
+        filler = fill_up(disk)
+        write(home.old / f"{C}.json", context("c" * 20_000), NOW - HOUR)
+        before = everything(home.agents)
+        with pytest.raises(NoRoom, match="no space is left"):
+            one.turn()
+        assert before == everything(home.agents)
+        assert [] == [path for path in home.root.rglob(".quarantine/**/*") if path.is_file()]
+        filler.unlink()
+        assert [f"{C}.json"] == [step.file.path for step in one.turn().brought]
+
+
+def test_a_full_disk_below_the_old_place_holds_a_mirror_up(tmp_path: Path) -> None:
+    """The same, the other way."""
+    home = Home(tmp_path)
+    home.old.parent.mkdir(parents=True)
+    with small_disk(home.old, "1m") as disk:
+        write(home.old / f"{A}.json", context("a"), NOW - HOUR)
+        one = Mirroring(home, both_ways=True)
+        filler = fill_up(disk)
+        write(home.live(3), context("c" * 20_000, zipped=True), NOW - HOUR)
+        before = everything(home.old)
+        with pytest.raises(OSError, match="No space left"):
+            one.turn()
+        assert before == everything(home.old)
+        filler.unlink()
+        assert [f"{C}.json"] == one.turn().returned
+
+
+@pytest.mark.parametrize("since", [False, True])
+def test_an_undo_of_a_mirror_that_was_killed_is_ended_by_another(home: Home, since: bool) -> None:
+    """What is back in the old place already is no file that somebody wrote; what was written since is."""
+    first = everything(home.old)
+    one = Mirroring(home, both_ways=True)
+    write(home.live(1), context("ours", zipped=True), NOW - HOUR)
+    one.turn()
+
+    def until_it_is_back() -> None:
+        Journal.forget_returned = die  # type: ignore[method-assign]
+        home.undo()
+
+    dies(until_it_is_back)
+    if since:
+        write(home.old / f"{A}.json", context("since"), NOW)
+    undone, _ = home.undo()
+    old = str(home.old / f"{A}.json")
+    assert ([old] if since else []) == [path for path in undone.kept if path.startswith("/")]
+    assert since or first == everything(home.old)
 
 
 _SIDES = st.sampled_from(["old", "tree"])
