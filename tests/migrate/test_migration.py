@@ -1,29 +1,39 @@
 """Migrations on a disk: what comes where, again, and back."""
 
+import errno
 import gzip
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from symbiont_datad.errors import Locked
 from symbiont_datad.fsops.copy import Copied, Encoding, copy
 from symbiont_datad.fsops.root import QUARANTINE
-from symbiont_datad.migrate import content, migration, workers
+from symbiont_datad.migrate import apply, content, migration, planning, workers
 from symbiont_datad.migrate.apply import NoRoom
+from symbiont_datad.migrate.compat import keep_working
 from symbiont_datad.migrate.content import Content, Question
 from symbiont_datad.migrate.legacy import Kind, Source
 from symbiont_datad.migrate.migration import (
     Refused,
+    Result,
     alone,
     migrate_source,
     open_journal,
     refuse_overlap,
     source_path,
 )
+from symbiont_datad.migrate.plan import plan
+from symbiont_datad.migrate.planning import Plan
+from symbiont_datad.migrate.records import State
+from symbiont_datad.migrate.target import Compat
 from symbiont_datad.report import Severity
+from tests.cli.test_restore import small_disk
 from tests.conftest import AsNobody
 from tests.migrate.making import HOUR, NOW, Home, Progress, agent, context, everything, lost, unloadable, write
 from tests.support import NOBODY, build_tree
@@ -453,3 +463,175 @@ def test_too_little_room_is_told_before_anything_is_copied(home: Home, monkeypat
     monkeypatch.undo()
     assert not home.agents.exists()
     assert 1 == home.migrate().files
+
+
+def test_too_few_inodes_are_told_before_anything_is_copied(home: Home) -> None:
+    """A disk may be full of files with room left for bytes."""
+    for number in range(30):
+        write(home.old / f"{agent(number)}.json", b"{}")
+    home.root.parent.mkdir()
+    with small_disk(home.root, "4m,nr_inodes=20") as disk:
+        with pytest.raises(NoRoom, match=r"30 files would come there, and there are only \d+ free inodes"):
+            home.migrate()
+        assert [] == [path for path in disk.rglob("*") if path.is_file()]
+
+
+def test_another_file_system_in_an_old_place_is_left_and_named(home: Home) -> None:
+    """What is mounted there may be anything; who wants it says so."""
+    write(home.old / f"{A}.json", context())
+    with small_disk(home.old / "mounted", "1m") as disk:
+        (disk / "x").write_bytes(b"x")
+        result = home.migrate()
+    assert (1, [("legacy_mount", str(home.old / "mounted"))]) == (
+        result.files,
+        [(one.kind, one.path) for one in result.findings],
+    )
+
+
+def test_who_is_not_root_brings_and_takes_back(open_path: Path, as_nobody: AsNobody) -> None:
+    """With the strictest umask: modes are those of the old files; undo gives back what was there, and the link goes."""
+    home = Home(open_path)
+    write(home.old / f"{A}.json", context("newer"), NOW - HOUR, 0o664)
+    closed = write(home.old / "a closed one", b"x", mode=0o600)
+    write(home.live(1), context("older", zipped=True), NOW - 90 * HOUR, 0o660)
+    for path in [home.base, *home.base.rglob("*")]:
+        os.chown(path, 0 if path == closed else NOBODY, -1)
+    first = everything(home.root, home.old)
+
+    def bring() -> Result:
+        os.umask(0o077)
+        result = home.migrate()
+        with alone(home.target), open_journal(home.target) as journal:
+            (row,) = journal.sources()
+            keep_working(row, home.target, journal, Compat.SYMLINK, both_ways=False, left=False)
+        return result
+
+    assert [str(closed)] == [one.path for one in as_nobody(bring).findings if one.kind == "legacy_unread"]
+    assert (0o664, NOBODY) == (home.live(1).stat().st_mode & 0o777, home.old.lstat().st_uid)
+    as_nobody(home.undo)
+    assert first == everything(home.root, home.old)
+
+
+def test_a_migration_that_is_interrupted_goes_on(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two portions: what has come over stays, it counts as begun, and the next run brings the rest."""
+    monkeypatch.setattr(migration, "_CHUNK", 1)
+    for number in range(1, 9):
+        write(home.old / f"{agent(number)}.json", context())
+    with alone(home.target), open_journal(home.target) as journal:
+        result = migrate_source(home.source(), home.target, journal, Progress(), stopping=home.agents.exists)
+        (row,) = journal.sources()
+    assert (True, State.BEGUN) == (result.interrupted, row.state)
+    assert [] == unloadable(home.agents, ".json.gz")
+    came = len(os.listdir(home.agents))
+    assert 0 < came < 8
+    assert 8 - came == home.migrate().files
+
+
+def test_what_is_half_written_is_waited_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writer ends in a moment: the whole file comes."""
+    monkeypatch.setattr(planning, "SETTLE_S", HOUR)  # it is young however slow this is
+    monkeypatch.setattr(migration, "SETTLE_S", 0.01)
+    half = home.old / f"{A}.json"
+    home.old.mkdir(parents=True)
+    half.write_bytes(context()[:100])
+    monkeypatch.setattr(time, "sleep", lambda _: write(half, context()))
+    assert [] == home.migrate().findings
+    assert context() == gzip.decompress(home.live(1).read_bytes())
+
+
+def test_what_came_meanwhile_is_met(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context that the runtime wrote after it was seen that there is none: the newer one wins, the other is kept."""
+    monkeypatch.setattr(migration, "SETTLE_S", 0.01)
+    write(home.old / f"{A}.json", context("old"), NOW - HOUR)
+
+    def planned(*words: Any, **named: Any) -> Plan:
+        found = plan(*words, **named)
+        if not home.live(1).exists():
+            write(home.live(1), context("by the runtime", zipped=True), NOW)
+        return found
+
+    monkeypatch.setattr(migration, "plan", planned)
+    result = home.migrate()
+    assert ["legacy_conflict"] == [one.kind for one in result.findings]
+    assert context("by the runtime") == gzip.decompress(home.live(1).read_bytes())
+    assert [] == lost(home.old, home.root)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EIO])
+def test_what_was_live_is_kept_where_there_are_no_hard_links(
+    home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As a copy with its mode and time. Where it can't be kept the old context stays where it is, and that is told."""
+
+    def refused(*_: object, **_named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    write(home.old / f"{A}.json", context("newer"), NOW - HOUR)
+    write(home.live(1), context("older", zipped=True), NOW - 90 * HOUR, 0o640)
+    first = everything(home.root)
+    monkeypatch.setattr(os, "link", refused)
+    result = home.migrate()
+    kept = [(path.read_bytes(), path.stat().st_mode & 0o777, path.stat().st_mtime) for path in backups(home)]
+    if number == errno.EIO:
+        assert ([], os.strerror(number)) == (kept, result.findings[-1].detail)
+        assert context("older") == gzip.decompress(home.live(1).read_bytes())
+    else:
+        assert [(context("older", zipped=True), 0o640, NOW - 90 * HOUR)] == kept
+    home.undo()
+    assert first == everything(home.root)
+
+
+def backups(home: Home) -> list[Path]:
+    """The backups that are live."""
+    return sorted(home.agents.glob("*.backup.*"))
+
+
+def test_portions_are_put_in_their_place_one_after_the_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number and by size: whatever the bounds are, all comes."""
+    monkeypatch.setattr(apply, "_BATCH", 2)
+    monkeypatch.setattr(apply, "_BATCH_BYTES", 20_000)
+    for number in range(1, 8):
+        write(home.old / f"{agent(number)}.json", context("x" * 3000 * (number % 3)))
+    assert 7 == home.migrate().files
+    assert [] == lost(home.old, home.root)
+
+
+def test_a_lock_that_comes_free_is_taken(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror holds it for an instant."""
+    home.root.mkdir(parents=True)
+    with ExitStack() as mirror:
+        mirror.enter_context(alone(home.target))
+        monkeypatch.setattr(time, "sleep", lambda _: mirror.close())
+        with alone(home.target):
+            monkeypatch.undo()
+
+
+# Back again
+
+
+def test_a_log_that_was_written_since_stays_beside_what_was_there(home: Home) -> None:
+    """Under a name with its time, and of two of one second each has its own."""
+    tree, old = home.root / "logs" / "system" / "a.log", home.base / "project" / "logs" / "a.log"
+    write(tree, b"older\n", NOW - 90 * HOUR)
+    write(old, b"newer\n", NOW - HOUR)
+    home.migrate(home.source(Kind.LOGS, old.parent))
+    assert b"newer\n" == tree.read_bytes()
+    write(tree, b"since\n", NOW)
+    write(tree.with_name(f"a.log.since-{NOW}"), b"taken")
+    undone, _ = home.undo()
+    assert (b"older\n", [f"logs/system/a.log.since-{NOW + 1}"]) == (tree.read_bytes(), undone.kept)
+    assert b"since\n" == (home.root / undone.kept[0]).read_bytes()
+
+
+def test_a_dataset_that_was_written_to_since_is_not_replaced_by_undo(home: Home) -> None:
+    """The one that had its name before stays under the other, and that is told."""
+    place, old = home.root / "vector_db" / "collections" / "t.lance", home.base / "vectors"
+    for base, text, at in ((place, b"tree", NOW - 90 * HOUR), (old / "t.lance", b"old", NOW - HOUR)):
+        write(base / "data" / "x.lance", text, at)
+        write(base / "_versions" / "1.manifest", text, at)
+    home.migrate(home.source(Kind.VECTORS, old))
+    write(place / "data" / "y.lance", b"since")
+    undone, _ = home.undo()
+    other = place.with_name(f"t-{NOW - 90 * HOUR}.lance")
+    assert [("not_restored", "vector_db/collections/t.lance")] == [(one.kind, one.path) for one in undone.findings]
+    assert (b"since", b"tree") == ((place / "data" / "y.lance").read_bytes(), (other / "data" / "x.lance").read_bytes())

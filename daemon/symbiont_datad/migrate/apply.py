@@ -33,7 +33,7 @@ from symbiont_datad.migrate.places import (
 )
 from symbiont_datad.migrate.planning import Plan
 from symbiont_datad.migrate.records import Deed, Identity, Known, Pending, Place, SourceRow, Step
-from symbiont_datad.migrate.recovery import recover, take_back_name
+from symbiont_datad.migrate.recovery import note_copied_names, recover, take_back_name
 from symbiont_datad.migrate.target import Target
 from symbiont_datad.migrate.workers import CHANGED, FULL, NO_ROOM, Made, Making, OnFiles, Trouble, Workers
 from symbiont_datad.report import printable
@@ -290,6 +290,8 @@ class Carrier:
             for number, error in failed.items():
                 self._fail(placing[number].staged, error)
         done = [one.staged for number, one in enumerate(placing) if number not in failed]
+        renamed = (one.pending for number, one in enumerate(placing) if number not in failed)
+        note_copied_names(self._folders, self._cell, self._journal, filter(None, renamed))
         self.applied.files += len(done)
         self.applied.bytes += sum(one.made.size for one in done)
         self._on_steps([one.step for one in done])

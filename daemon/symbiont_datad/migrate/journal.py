@@ -304,6 +304,14 @@ class Journal:
         with self.transaction() as db:
             db.executemany("delete from pending where staged = ?", [(name,) for name in staged])
 
+    def moved_as(self, staged: str, identity: Identity) -> None:
+        """Write down what has the second name of what stood in a copy's place, when that is a copy itself."""
+        with self.transaction() as db:
+            db.execute(
+                "update pending set moved_inode = ?, moved_size = ?, moved_mtime_ns = ? where staged = ?",
+                (*identity, staged),
+            )
+
     def settle(self) -> None:
         """What is pending has happened, and is durable."""
         with self.transaction() as db:

@@ -1,12 +1,13 @@
 """What is done after a kill: the journal is brought in line with the tree, and what is left over in the stage goes."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 
 from symbiont_datad.fsops.root import pinned, readable
 from symbiont_datad.migrate.journal import Journal
 from symbiont_datad.migrate.places import Cell, Folders, complete_directories
-from symbiont_datad.migrate.records import Known, Pending
+from symbiont_datad.migrate.records import Identity, Known, Pending
 from symbiont_datad.migrate.target import Target
 
 
@@ -29,6 +30,7 @@ def recover(target: Target, journal: Journal) -> list[Known]:
                     stayed.append(one)
                 else:
                     gone.append(one)
+            note_copied_names(folders, cell, journal, gone)
         with journal.transaction():
             journal.drop_pending(one.staged for one in stayed)
             journal.settle()
@@ -63,3 +65,15 @@ def take_back_name(folders: Folders, cell: Cell, one: Pending) -> None:
     if found is not None and standing is not None and os.path.samestat(found, standing):
         folder, _, name = path.rpartition("/")
         os.unlink(name, dir_fd=folders.at(folder))
+
+
+def note_copied_names(folders: Folders, cell: Cell, journal: Journal, renamed: Iterable[Pending]) -> None:
+    """Where there are no hard links the second name is a copy's: the journal has to know that one, for an undo."""
+    for one in renamed:
+        if one.moved is None or one.moved_identity is None:
+            continue
+        found = folders.lstat(cell.in_tree(one.moved))
+        if found is not None and found.st_ino != one.moved_identity.inode:
+            identity = Identity.of(found)
+            if identity[1:] == one.moved_identity[1:]:
+                journal.moved_as(one.staged, identity)
