@@ -23,7 +23,9 @@ from symbiont_datad.migrate.config import (
 )
 from symbiont_datad.migrate.journal import Journal
 from symbiont_datad.migrate.legacy import Kind, Mention
+from symbiont_datad.migrate.migration import alone, open_journal
 from symbiont_datad.migrate.target import Target
+from tests.migrate.making import Home, everything, write
 
 TARGET = Target("/home/ada/.symbiont/data", Path("/home/ada/.symbiont/datad"))
 ROOT = TARGET.root
@@ -149,12 +151,12 @@ def test_meaning_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert before == after
 
 
-@pytest.mark.parametrize("text", ["[a", "a = 1\na = 2\n", "\x00", "a = [1,\n"])
+@pytest.mark.parametrize("text", ["[a", "a = 1\na = 2\n", "\x00", "a = [1,\n", "a = " + "[" * 10_000])
 def test_what_is_no_toml_is_refused(text: str) -> None:
     """With the place of the mistake."""
-    with pytest.raises(ValueError, match=r"line|parse|character|Invalid|exists"):
+    with pytest.raises(ValueError, match=r"line|parse|character|Invalid|exists|nested too deeply"):
         rewritten("x.toml", text, TARGET, "/work", None)
-    with pytest.raises(ValueError, match=r"line|parse|character|Invalid|exists"):
+    with pytest.raises(ValueError, match=r"line|parse|character|Invalid|exists|nested too deeply"):
         with_settings("x.toml", text, {"backup_count": 7})
 
 
@@ -289,3 +291,40 @@ def test_the_journal_knows_what_was_before(tmp_path: Path) -> None:
         before = {Path(config.path).name: config.before for config in journal.configs()}
     assert {"a.toml": b"[context]\nstorage_path = 'x'\n", "datad.toml": None} == before
     assert {"backup_count": 7, "enable_compression": False} == tomllib.loads(fresh.read_text())
+
+
+def test_a_copy_that_is_there_is_not_made_again(tmp_path: Path) -> None:
+    """The same content is kept once; another under the next name."""
+    file = tmp_path / "symbiont.toml"
+    for content, name in ((b"one", ".bak"), (b"one", ".bak"), (b"two", ".bak-1"), (b"one", ".bak"), (b"two", ".bak-1")):
+        file.write_bytes(content)
+        assert tmp_path / f"symbiont.toml{name}" == keep_backup(file)
+    assert 3 == len(list(tmp_path.iterdir()))
+
+
+def test_settings_files_that_went_since_are_not_made_again_by_undo(tmp_path: Path) -> None:
+    """The one that was there before is told of, with its copy; the one that was made for the tree is simply gone."""
+    home = Home(tmp_path)
+    old, own = write(tmp_path / "symbiont.toml", b"[context]\nstorage_path = 'x'\n"), tmp_path / "datad.toml"
+    with alone(home.target), open_journal(home.target) as journal:
+        changed = rewritten(str(old), old.read_text(), home.target, str(tmp_path), None)
+        assert 2 == len(write_rewritten([changed, with_settings(str(own), None, {"backup_count": 7})], journal, 1.0))
+    old.unlink()
+    own.unlink()
+    undone, _ = home.undo()
+    assert ([str(old)], [("settings_kept", str(old))]) == (undone.kept, [(f.kind, f.path) for f in undone.findings])
+    assert (["symbiont.toml.bak"], f"what it was before is {old}.bak") == (
+        [path.name for path in tmp_path.iterdir() if path.is_file()], undone.findings[0].remedy,
+    )  # fmt: skip
+
+
+def test_a_copy_that_somebody_has_edited_is_left_by_undo(tmp_path: Path) -> None:
+    """The settings are as they were before, and what was written since is nobody else's to remove."""
+    home = Home(tmp_path)
+    old = write(tmp_path / "symbiont.toml", b"[context]\nstorage_path = 'x'\n")
+    first = everything(old)
+    with alone(home.target), open_journal(home.target) as journal:
+        write_rewritten([rewritten(str(old), old.read_text(), home.target, str(tmp_path), None)], journal, 1.0)
+    Path(f"{old}.bak").write_bytes(b"mine")
+    assert [] == home.undo()[0].findings
+    assert (first, b"mine") == (everything(old), Path(f"{old}.bak").read_bytes())

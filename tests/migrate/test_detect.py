@@ -188,3 +188,27 @@ def test_a_directory_that_only_holds_known_ones_stands_for_them(home: Home) -> N
     ]
     assert [("other", Kind.CONTEXTS)] == [(Path(s.path).name, s.kind) for s in named_sources(str(data / "other"))]
     assert Kind.BACKUPS == kind_of(str(build_tree(home.base / "b", {f"{A}.backup.7.json": b""})))
+
+
+def test_variables_are_read_as_a_shell_does(home: Home) -> None:
+    """Quoted and not, with a remark behind; an empty one names nothing, and nor does an example."""
+    project = home.base / "project"
+    (project / ".env").write_text("export CONTEXT_STORAGE_PATH='a b'  # here\nBACKUP_DIRECTORY=saved  # there\n")
+    (project / ".env.local").write_text("CONTEXT_STORAGE_PATH=\nBACKUP_DIRECTORY=''\nOTHER=x\n")
+    (project / ".env.example").write_text("CONTEXT_STORAGE_PATH=other\n")
+    found = [(Path(one.file).name, one.name, one.value) for one in look(home).mentions]
+    assert [(".env", "CONTEXT_STORAGE_PATH", "a b"), (".env", "BACKUP_DIRECTORY", "saved")] == found
+
+
+def test_without_a_home_only_the_project_is_looked_at(home: Home) -> None:
+    """As of a service whose user has none."""
+    build_tree(home.base / ".symbiont", {"logs": {"mcp-cli.log": b"x"}})
+    build_tree(home.base / "project", {"data": {"contexts": CONTEXTS}})
+    found = detect(home.target, str(home.base / "project"), None, {})
+    assert {"project/data/contexts": (Kind.CONTEXTS, "sure")} == places(found, home)
+
+
+@pytest.mark.parametrize("name", ["chroma.sqlite3", "docs.faiss", "a.hnsw"])
+def test_other_stores_are_vectors(tmp_path: Path, name: str) -> None:
+    """By the ends of their files' names."""
+    assert Kind.VECTORS is kind_of(str(build_tree(tmp_path / "store", {name: b""})))

@@ -3,12 +3,13 @@
 import os
 import resource
 import signal
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from symbiont_datad.fsops.copy import Encoding
+from symbiont_datad.fsops.copy import Copied, Encoding, copy
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.fsops.walk import walk
 from symbiont_datad.migrate import workers
@@ -25,6 +26,7 @@ from symbiont_datad.migrate.workers import (
     Workers,
     looking,
 )
+from tests.cli.test_restore import small_disk
 from tests.conftest import AsNobody
 from tests.support import Link, build_tree
 
@@ -173,3 +175,50 @@ def test_processes_and_we_say_the_same(many: Place, killed: bool, monkeypatch: p
     for number, one in enumerate(made):
         assert isinstance(one, Made)
         assert (b"%d" % number, Encoding.AS_IS) == ((Path(many.stage) / one.name).read_bytes(), one.encoding)
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_what_is_written_while_it_is_copied_is_not_taken(
+    place: Place, monkeypatch: pytest.MonkeyPatch, growing: bool
+) -> None:
+    """Nothing of it is left in the staging place; of a log that only grew, what was there at first is taken."""
+    log = Path(place.root) / "a"
+
+    def copying(from_fd: int, to_fd: int, size: int, encoding: Encoding, *, cloning: bool) -> Copied:
+        with log.open("ab") as file:
+            file.write(b"more")
+        return copy(from_fd, to_fd, size, encoding, cloning=cloning)
+
+    monkeypatch.setattr(workers, "copy", copying)
+    made = place.make(place.makings(growing=growing)[:1])
+    assert ["" if growing else CHANGED] == kinds(made)
+    copies = [Path(at, name).read_bytes() for at, _, files in os.walk(place.stage) for name in files]
+    assert ([b"aaa"] if growing else []) == copies
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_not_taken(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is copied at once as well."""
+    real = os.pread
+
+    def reading(fd: int, size: int, at: int) -> bytes:
+        os.truncate(Path(place.root) / "a", 1)
+        return real(fd, size, at)
+
+    found = walk(Tree(place.root), on_error=lambda path, error: pytest.fail(f"{path}: {error}"))
+    order = looking(next(entry for entry in found if entry.path == "a"), ASKED, copying=True)
+    monkeypatch.setattr(os, "pread", reading)
+    with Workers() as own:
+        assert [CHANGED] == kinds(own.look(place.root, [order], lambda *_: None, place.stage))
+
+
+def test_what_is_another_file_systems_is_not_read(place: Place) -> None:
+    """It was mounted since the files were listed: no file of it is what was listed."""
+    orders, makings = place.orders(), place.makings()
+    with small_disk(place.path / "mount", "1m") as disk:
+        (disk / "c").write_bytes(b"ccc")
+        subprocess.run(["mount", "--bind", disk, Path(place.root) / "d"], check=True, timeout=10)
+        try:
+            answers = [*place.look(orders), *place.make(makings)]
+        finally:
+            subprocess.run(["umount", Path(place.root) / "d"], check=True, timeout=10)
+    assert ["", "", UNREADABLE] * 2 == [one.kind if isinstance(one, Trouble) else "" for one in answers]
