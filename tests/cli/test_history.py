@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Datad, Shelf
+from tests.cli.test_restore import damage, packs
 from tests.support import build_tree
 
 NOON = 1_795_176_000.0  # 2026-11-20 12:00 UTC
@@ -148,3 +149,27 @@ def test_a_damaged_pack_is_named(datad: Datad, shelf: Shelf, four: list[str]) ->
     done = datad("diff", FILE, four[0])
     assert (1, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
     assert "data/" in done.stderr
+
+
+def test_a_snapshot_that_can_not_be_looked_into_is_named(
+    datad: Datad, root: Path, shelf: Shelf, four: list[str]
+) -> None:
+    """The versions of the others are told all the same: exit code 3."""
+    before = packs(shelf)
+    (root / FILE).write_bytes(context(goal="lost"))
+    lost = shelf.add(root, at=NOON + 86400)
+    for pack in packs(shelf) - before:
+        damage(pack)
+    done = datad("versions", FILE)
+    assert (3, 4) == (done.returncode, len(done.stdout.splitlines()[1:]))
+    assert done.stderr.startswith(f"symbiont-datad: snapshot {lost[:8]}: ")
+    assert [lost] == [one["id"] for one in datad("versions", FILE, "--json").document["unread"]]
+
+
+def test_what_is_too_large_is_not_compared(datad: Datad, four: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is named with its size; whether they are equal is not known."""
+    monkeypatch.setattr("symbiont_datad.formats.diff.LARGEST", 10)
+    done = datad("diff", FILE, four[0], four[1])
+    assert (0, 1) == (done.returncode, len(done.stdout.splitlines()))
+    assert [True] * 3 == [text in done.stdout for text in (four[0][:8], four[1][:8], ") are too large to compare")]
+    assert datad("diff", FILE, four[0], four[1], "--json").document["equal"] is None

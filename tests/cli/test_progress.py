@@ -80,6 +80,31 @@ def test_lines_of_json(said: Said) -> None:
     assert "\x1b" not in text
 
 
+def test_without_a_total_no_share_is_told(said: Said) -> None:
+    """With one of files alone, it goes by those; at the very beginning nothing can be said of what remains."""
+    line = json.loads(said(Progress("look", 12), True, True, "look.*\n").splitlines()[0])
+    assert set() == {"share_done", "remaining_s", "total_files"} & line.keys()
+    line = json.loads(said(Progress("look", 25, 0, 100), True, True, "look.*\n").splitlines()[0])
+    assert (0.25, 100) == (line["share_done"], line["total_files"])
+    line = json.loads(said(Progress("look", 0, 0, 100), True, True, "look.*\n").splitlines()[0])
+    assert (0.0, False) == (line["share_done"], "remaining_s" in line)
+
+
+def test_each_phase_has_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the last goes when the next begins; what is over before anybody looked had none to take away."""
+    errors = Stream(terminal=True)
+    monkeypatch.setattr(sys, "stderr", errors)
+    shown._Bar().close()
+    assert "" == errors.getvalue()
+    bar, progress = shown._Bar(), Progress("look")
+    bar(progress)
+    progress.begin("bring", 100)
+    bar(progress)
+    assert bar._bar is not None
+    assert ["bring"] == [task.description for task in bar._bar.tasks]
+    bar.close()
+
+
 @pytest.mark.parametrize("terminal", [False, True], ids=["piped", "dumb"])
 def test_nothing_where_no_bar_can_be(said: Said, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     """A pipe and a dumb terminal get none, and no thread looks."""

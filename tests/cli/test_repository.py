@@ -80,6 +80,8 @@ def test_unlock_removes_what_is_stale(datad: Datad, made: Shelf) -> None:
         assert 1 == len(list(repository.lock_files()))
         assert 1 == datad("repository", "unlock", "--all", "--json").document["removed"]
         assert [] == list(repository.lock_files())
+        repository.write_lock(DEAD)
+        assert "removed 1 of 1 locks\n" == datad("repository", "unlock", "--all").stdout
 
 
 def test_keys_are_added_listed_and_removed(datad: Datad, made: Shelf, tmp_path: Path) -> None:
@@ -104,6 +106,19 @@ def test_keys_are_added_listed_and_removed(datad: Datad, made: Shelf, tmp_path: 
     assert before == read_tree(made.path)
     assert f"removed key {name}\n" == datad("repository", "key", "remove", name).stdout
     assert [keys[0]["id"]] == [key["id"] for key in datad("repository", "key", "list", "--json").document["keys"]]
+
+
+def test_keys_as_json(datad: Datad, made: Shelf, tmp_path: Path) -> None:
+    """The whole id; a dry run has none, and adds none."""
+    file = password_file(tmp_path / "second", "a second one")
+    words = ("repository", "key", "add", "--new-password-file", file)
+    assert "would add a key\n" == datad(*words, "--dry-run").stdout
+    assert {"schema": 1, "dry_run": True, "id": None} == datad(*words, "--dry-run", "--json").document
+    assert 1 == len(datad("repository", "key", "list", "--json").document["keys"])
+    name = datad(*words, "--json").document["id"]
+    assert Shelf(made.path, "a second one").open().key_name == name
+    removed = datad("repository", "key", "remove", name[:12], "--json").document
+    assert {"schema": 1, "dry_run": False, "id": name} == removed
 
 
 @pytest.mark.parametrize("wanted", ["", "zz"])

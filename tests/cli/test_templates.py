@@ -1,11 +1,13 @@
 """`templates log`, as a user types it."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Datad, Shelf
+from tests.cli.test_restore import damage, packs
 from tests.support import build_tree
 
 NOON = 1_795_176_000.0  # 2026-11-20 12:00 UTC
@@ -66,6 +68,7 @@ def test_what_was_in_force_then(datad: Datad, saved: list[str]) -> None:
 def test_a_name_without_its_ending(datad: Datad, saved: list[str]) -> None:
     """`other` is `other.md`; what is in no snapshot, or no template, is said."""
     assert "created" in datad("templates", "log", "other").stdout
+    assert "created" in datad("templates", "log", "other.md").stdout
     assert "is in no snapshot" in datad("templates", "log", "nothing").stderr
     assert "is not in prompts/templates" in datad("templates", "log", "../../state/a").stderr
 
@@ -79,3 +82,24 @@ def test_latest_is_not_a_snapshot_of_templates_alone(datad: Datad, root: Path, s
     assert saved[2] == by_path.document["snapshot"]["id"]
     by_tag = datad("restore", "latest", "--tag", "templates", "--target", root.parent / "o", "--dry-run", "--json")
     assert saved[2] == by_tag.document["snapshot"]["id"]
+
+
+def test_a_snapshot_that_can_not_be_looked_into_is_named(
+    datad: Datad, root: Path, shelf: Shelf, saved: list[str]
+) -> None:
+    """The changes that the others show are told all the same: exit code 3."""
+    before = packs(shelf)
+    (root / PLACE / "other.md").write_bytes(b"lost")
+    lost = shelf.add(root / PLACE, at=NOON + 86400 * 5, tags=("templates",))
+    for pack in packs(shelf) - before:
+        damage(pack)
+    done = datad("templates", "log", "triage.md")
+    assert (3, 4) == (done.returncode, len(done.stdout.splitlines()))
+    assert done.stderr.startswith(f"symbiont-datad: snapshot {lost[:8]}: ")
+
+
+def test_templates_that_are_gone_have_a_log(datad: Datad, root: Path, saved: list[str]) -> None:
+    """By their whole names, since nothing is there that could complete them."""
+    shutil.rmtree(root / "prompts")
+    assert "changed" in datad("templates", "log", "triage.md").stdout
+    assert "is in no snapshot" in datad("templates", "log", "triage").stderr
