@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.cli.conftest import Datad
 from tests.cli.test_restore import small_disk
 from tests.migrate.making import HOUR, NOW, Home, agent, context, everything, lost, unloadable, write
 
-A, B = agent(1), agent(2)
+A, B, C = agent(1), agent(2), agent(3)
 
 
 @pytest.fixture
@@ -370,3 +371,57 @@ def test_of_many_findings_some_are_told(datad: Datad, home: Home) -> None:
     finished = datad("migrate", "--finish", "--quarantine")
     assert (3, True) == (finished.returncode, "would do " in finished.stdout)
     assert "… and 5 more stay" in finished.stdout
+
+
+def test_a_place_that_is_named_comes_over(datad: Datad, home: Home) -> None:
+    """Relative to where it is typed; what is found elsewhere is left. Asked again, what came before is known."""
+    other = home.base / "project" / "other"
+    write(other / f"{C}.json", context("c"), NOW - HOUR)
+    assert 0 == datad("migrate", "--from", "other", "--yes").returncode
+    assert [f"{C}.json.gz"] == os.listdir(home.agents)
+    write(other / f"{B}.json", context("b"), NOW - HOUR)
+    asked = datad("migrate", "--from", "other", "--json")
+    assert (3, "") == (asked.returncode, asked.stdout)
+    assert "--yes to bring it over" in asked.stderr
+    assert "1 files to bring" in datad("migrate", "--from", "other").stdout
+
+
+def test_what_is_not_sure_is_only_shown(datad: Datad, home: Home) -> None:
+    """With how to bring it over; settings that can't be read are named, and change nothing."""
+    shutil.rmtree(home.old)
+    project = home.base / "project"
+    write(project / "agent_storage" / "mine.txt", b"x")
+    write(project / "symbiont.toml", b"[context\n")
+    done = datad("migrate", "--yes")
+    assert (0, 1) == (done.returncode, done.stdout.count("; --from brings it over"))
+    assert "no legacy data was found" not in done.stdout
+    assert f"symbiont-datad: {project}/symbiont.toml: can't be read: " in done.stderr
+    rewritten = datad("config", "migrate", "--yes")
+    assert f"{project}/symbiont.toml: can't be read, so it stays: " in rewritten.stdout + rewritten.stderr
+    assert b"[context\n" == (project / "symbiont.toml").read_bytes()
+
+
+def test_a_dataset_that_gets_another_name_is_told_before(datad: Datad, home: Home) -> None:
+    """In short, and in the plan."""
+    place, old = home.root / "vector_db" / "collections" / "t.lance", home.base / "project" / "data" / "vector_db"
+    for base, text, at in ((place, b"tree", NOW - 90 * HOUR), (old / "t.lance", b"old", NOW - HOUR)):
+        write(base / "data" / "x.lance", text, at)
+        write(base / "_versions" / "1.manifest", text, at)
+    where, to = "vector_db/collections/t.lance", f"vector_db/collections/t-{NOW - 90 * HOUR}.lance"
+    assert f"  {where} becomes {to}: " in datad("migrate").stdout
+    assert f"would rename {where} to {to}: " in datad("migrate", "--dry-run").stdout
+    assert not (home.root / to).exists()
+
+
+def test_an_end_is_told_of_before_and_after(datad: Datad, home: Home) -> None:
+    """As text and as JSON; without `--yes` nothing is done."""
+    datad("migrate", "--yes")
+    planned = datad("migrate", "--finish", "--quarantine", "--dry-run", "--json").document
+    assert (True, None, []) == (planned["dry_run"], planned["snapshot"], planned["left"])
+    asked = datad("migrate", "--finish", "--quarantine", "--json")
+    assert (3, "") == (asked.returncode, asked.stdout)
+    assert home.old.is_dir()
+    done = datad("migrate", "--finish", "--quarantine", "--yes")
+    assert (0, True) == (done.returncode, done.stdout.startswith("finished: 3 files, "))
+    assert "are gone from the old place; now in .quarantine/" in done.stdout
+    assert not home.old.exists()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from symbiont_datad.errors import Locked
+from symbiont_datad.fsops import lock
 from symbiont_datad.fsops.copy import Copied, Encoding, copy
 from symbiont_datad.fsops.root import QUARANTINE
 from symbiont_datad.migrate import apply, content, migration, planning, workers
@@ -601,6 +602,7 @@ def test_a_lock_that_comes_free_is_taken(home: Home, monkeypatch: pytest.MonkeyP
     home.root.mkdir(parents=True)
     with ExitStack() as mirror:
         mirror.enter_context(alone(home.target))
+        monkeypatch.setattr(lock, "_TRIES", 1)
         monkeypatch.setattr(time, "sleep", lambda _: mirror.close())
         with alone(home.target):
             monkeypatch.undo()
