@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from symbiont_datad.ledger import Ledger, LedgerError
+from symbiont_datad.ledger_events import Filter
 from symbiont_datad.ledger_schema import SpacePoint, UsagePoint
 from symbiont_datad.ledger_totals import ActionTotal, CountTotal, RunTotal
 from symbiont_datad.report import Action, Finding, JobReport, Outcome, Severity
+from symbiont_datad.status_history import History, history
 from tests.torture.disk import Disk
 
 
@@ -187,8 +189,9 @@ def test_a_ledger_of_a_newer_version_is_refused_and_untouched(path: Path) -> Non
     with sqlite3.connect(path) as db:
         db.execute("pragma user_version = 99")
     db.close()
-    with pytest.raises(LedgerError, match="newer version"):
-        Ledger(path)
+    for opening in (Ledger, Ledger.for_reading):
+        with pytest.raises(LedgerError, match="newer version"):
+            opening(path)
     with sqlite3.connect(path) as db:
         assert (99,) == db.execute("pragma user_version").fetchone()
     db.close()
@@ -442,3 +445,42 @@ def test_many_marks_are_read_in_order(path: Path) -> None:
         assert sorted(marks.items(), key=lambda pair: os.fsencode(pair[0])) == list(ledger.each_mark())
         ledger.update_marks([(paths[7], "anew")], paths[8:])
         assert [*((each, "seen") for each in paths[:7]), (paths[7], "anew")] == list(ledger.each_mark())
+
+
+def test_a_damaged_ledger_can_be_refused(path: Path) -> None:
+    """By who must not begin a new one: it stays as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(LedgerError, match="not a database"):
+        Ledger(path, replace_damaged=False)
+    assert b"not a database" * 100 == path.read_bytes()
+
+
+def test_a_ledger_that_lacks_a_table_says_so(path: Path) -> None:
+    """Whether it is read or written."""
+    with Ledger(path) as ledger:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("drop table space")
+        with pytest.raises(LedgerError, match="no such table: space"):
+            ledger.usage()
+    assert (History(), ()) == history(path.parent, 10.0, Filter())
+
+
+def test_no_reserve_where_there_is_no_disk(path: Path) -> None:
+    """A ledger in memory has none; of a directory that has gone nothing can be told."""
+    with Ledger(None) as ledger:
+        ledger.keep_reserve()
+        assert not ledger.actions()
+    with Ledger(path) as ledger:
+        path.parent.rename(path.parent.with_name("gone"))
+        with pytest.raises(LedgerError, match="No such file"):
+            ledger.keep_reserve()
+
+
+def test_a_plan_of_nothing_confirms_nothing(path: Path) -> None:
+    """What else is planned in the run stays so."""
+    with Ledger(path) as ledger:
+        run = ledger.begin_run("clean", 1.0)
+        ledger.plan([removal("a")], 2.0, run)
+        ledger.confirm(run, rows=range(0))
+        assert ["planned"] == [row.state for row in ledger.actions()]

@@ -23,6 +23,8 @@ from symbiont_datad.quantities import Share
 from symbiont_datad.settings import Loaded, Settings, dotted, leaves, load, undotted
 from symbiont_datad.settings_file import example_toml, tables
 from symbiont_datad.settings_types import unit_of
+from tests.conftest import AsNobody
+from tests.support import run_as
 
 ROOT = Path(__file__).parent.parent
 
@@ -308,6 +310,11 @@ def test_an_own_file_that_cannot_be_read_is_refused(sources: Sources) -> None:
         ("metrics.textfile = '~/.symbiont/data/x.prom'", 'metrics.textfile = "~/.symbiont/data/x.prom" (from FILE)'),
         ("guard.watch = 'often'", "guard.watch = \"often\" (from FILE): must be one of 'auto', 'polling' or 'off'"),
         ("guard.require_mount = 'mnt'", 'guard.require_mount = "mnt" (from FILE): must be true, false, or'),
+        ("auto_save_interval = '101y'", 'auto_save_interval = "101y" (from FILE): must be'),
+        ("auto_save_interval = 4000000000", "auto_save_interval = 4000000000 (from FILE): must be at most 100 years"),
+        ("daemon_dir = '/srv/own'\nbackup.repository = '/srv/own/b'", 'backup.repository = "/srv/own/b" (from FILE): '),
+        ("vector_db.extra_roots = ['/srv/a', '/srv/a/b']", "vector_db.extra_roots[1]"),
+        ("http.listen = 'somewhere:80'", 'http.listen = "somewhere:80" (from FILE): must be a loopback address'),
         ("guard = 5", "guard (from FILE): must be a table"),
         ("permissions = []", "permissions (from FILE): must be a table"),
         ("logs.patterns = '*.log'", 'logs.patterns = "*.log" (from FILE): must be a list'),
@@ -695,3 +702,51 @@ def test_junk_files(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "datad.toml"
     file.write_bytes(content)
     loads_or_refuses({}, {}, file)
+
+
+def test_a_directory_that_may_not_be_made_is_told(open_path: Path, as_nobody: AsNobody) -> None:
+    """The system's own error, and nothing is left behind."""
+    (open_path / "closed").mkdir(mode=0o700)
+    config = FilePersistenceConfig(root_data_dir=open_path / "closed" / "data")
+    with pytest.raises(PermissionError):
+        as_nobody(config.ensure_directories)
+    assert [] == list((open_path / "closed").iterdir())
+
+
+def test_the_name_of_the_settings_file_in_the_environment(sources: Sources) -> None:
+    """`~` is the home; what can be no path is refused, with the variable's name."""
+    home = Path(str(sources.home))
+    (home / "mine.toml").write_text("backup_count = 9\n")
+    environ = {"HOME": str(home), "SYMBIONT_DATAD_CONFIG": "~/mine.toml"}
+    assert 9 == load(environ=environ).settings.backup_count
+    for named in (" ", ""):
+        with pytest.raises(SettingsError, match=r"SYMBIONT_DATAD_CONFIG .*: must be the path of a file"):
+            load(environ={**environ, "SYMBIONT_DATAD_CONFIG": named})
+
+
+def test_somebodys_home_in_a_path(sources: Sources) -> None:
+    """`~root` is root's; text that no file name can hold is refused."""
+    environ = {"HOME": str(sources.home)}
+    loaded = load(overrides={"daemon_dir": "~root/own"}, environ=environ)
+    assert Path(os.path.expanduser("~root")) / "own" == loaded.settings.daemon_dir
+    with pytest.raises(SettingsError, match="must be text that a file name can hold"):
+        load(overrides={"daemon_dir": "/srv/\ud800"}, environ=environ)
+
+
+def test_without_a_home_no_path_begins_there() -> None:
+    """Of a user whom the system does not know, as in many a container: the setting is named."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+
+    def ask() -> str:
+        with pytest.raises(SettingsError) as caught:
+            load(overrides={"daemon_dir": "~/own"}, environ={})
+        return str(caught.value)
+
+    assert "must not begin with ~ here, because no home directory is known" in run_as(54_321, ask)
+
+
+def test_what_else_lies_among_the_secrets_is_passed_over(sources: Sources, tmp_path: Path) -> None:
+    """A directory there is no setting."""
+    (tmp_path / "run" / "secrets" / "SYMBIONT_DATAD_BACKUP_COUNT").mkdir(parents=True)
+    assert 3 == load(environ={"HOME": str(sources.home)}).settings.backup_count

@@ -1,6 +1,7 @@
 """Where the daemon's own directory is: what is found without the settings' model is what the model finds."""
 
 import os
+import pwd
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from symbiont_datad import settings_places, settings_sources
 from symbiont_datad.errors import SettingsError
 from symbiont_datad.settings import load
-from symbiont_datad.settings_places import Unsure, daemon_dir, root_and_daemon_dir
+from symbiont_datad.settings_places import Unsure, daemon_dir, home_directory, root_and_daemon_dir
 
 
 @pytest.fixture
@@ -114,3 +115,29 @@ def test_a_file_that_is_named_and_gone_is_not_passed_over(places: Path) -> None:
     """The daemon goes by that file; to look elsewhere would be to ask another daemon."""
     with pytest.raises(Unsure):
         daemon_dir(places / "gone.toml", None, {"HOME": os.fspath(places / "home")})
+
+
+@pytest.mark.parametrize(
+    ("content", "environ"),
+    [
+        (b"no toml", {}),
+        (b"#" * (5 << 20), {}),
+        (b"", {"SYMBIONT_DATAD_DAEMON_DIR": "relative"}),
+        (b"", {"SYMBIONT_DATAD_DAEMON_DIR": "/srv/../own"}),
+        (b"", {"SYMBIONT_DATAD_CONFIG": "~other/x.toml"}),
+    ],
+)
+def test_what_a_look_can_not_tell_is_left_to_the_model(places: Path, content: bytes, environ: dict[str, str]) -> None:
+    """A file that is none, or too large; a path that is not plain."""
+    (places / "home/.symbiont/datad.toml").write_bytes(content)
+    with pytest.raises(Unsure):
+        daemon_dir(None, None, {"HOME": str(places / "home"), **environ})
+
+
+def test_a_file_may_be_named_by_the_environment(places: Path) -> None:
+    """`~` is the home; without `$HOME` it is what the system knows of this user."""
+    (places / "home/mine.toml").write_text("daemon_dir = '/srv/own'\n")
+    environ = {"HOME": str(places / "home"), "SYMBIONT_DATAD_CONFIG": "~/mine.toml"}
+    assert Path("/srv/own") == daemon_dir(None, None, environ)
+    assert Path(pwd.getpwuid(os.getuid()).pw_dir) == home_directory({})
+    assert home_directory({"HOME": "relative"}) is None

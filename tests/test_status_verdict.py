@@ -74,6 +74,17 @@ def test_what_is_an_error(status: Status, expected: str) -> None:
     assert ("error", True, True) == (severity, text.startswith(expected), command.startswith("symbiont-datad "))
 
 
+@pytest.mark.parametrize("live", [None, replace(LIVE, running=False)])
+def test_a_daemon_that_is_starting_has_not_hung(live: LiveState | None) -> None:
+    """It holds its lock, and has left nothing yet, or only what the one before it did."""
+    assert [] == told(replace(GOOD, live=live))
+
+
+def test_a_disk_that_is_full_in_weeks_is_no_matter_yet() -> None:
+    """It is told of; nothing has to be done today."""
+    assert [] == told(replace(GOOD, full=Forecast(86_400.0 * 60, 1.0, 86_400.0 * 30, "logs", 0.8)))
+
+
 def test_the_worst_comes_first() -> None:
     """Errors before warnings, in whatever order they were found; the daemon itself before what jobs found."""
     status = replace(
