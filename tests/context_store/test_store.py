@@ -555,3 +555,27 @@ def test_json_that_python_cant_hold_is_damage(tmp_path: Path, value: str) -> Non
         pass
     else:
         assert "deep" in loaded.context["memory"]["working_memory"]["variables"]
+
+
+def test_an_edit_of_a_damaged_context_begins_with_its_backup(tmp_path: Path, clock: list[float]) -> None:
+    """And says so; what is saved is whole again."""
+    one = ContextStore(config(tmp_path / "data"))
+    for turn in ("first", "second"):
+        one.save(contexts.context(text=turn, agent_id=AGENT))
+        clock[0] += 60
+    (agents(tmp_path / "data") / f"{AGENT}.json.gz").write_bytes(b"")
+    os.utime(agents(tmp_path / "data") / f"{AGENT}.json.gz", (contexts.AT, contexts.AT))
+    with pytest.warns(ContextWarning), one.edit(AGENT) as context:
+        context["metadata"] = {"edited": "yes"}
+    assert {"edited": "yes"} == one.load(AGENT).context["metadata"]
+
+
+def test_where_there_is_no_directory_there_is_no_context(tmp_path: Path) -> None:
+    """Asking makes none; and what else lies among contexts is no agent."""
+    one = ContextStore(config(tmp_path / "data"))
+    assert (False, []) == (one.exists(AGENT), list(one.list()))
+    assert not (tmp_path / "data").exists()
+    one.save(contexts.context(agent_id=AGENT))
+    for name in ("notes.json.gz", f"{AGENT.upper()}.json.gz", f"{{{AGENT}}}.json.gz"):
+        (agents(tmp_path / "data") / name).write_bytes(b"")
+    assert [AGENT] == list(one.list())

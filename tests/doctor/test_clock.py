@@ -1,6 +1,9 @@
 """The clock: what is wrong with it, by what was seen."""
 
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +42,13 @@ def test_a_jump_is_seen_by_what_a_daemon_left() -> None:
         assert moved is not None
         assert 3590 < moved < 3610
         assert clock.look(ledger, state, None).moved_s is None
+
+
+def test_a_ledger_that_can_not_be_read_tells_no_time(tmp_path: Path) -> None:
+    """The rest is looked at all the same."""
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        ledger.begin_run("sweep", NOW)
+        assert NOW == clock.look(ledger, None, None).last_run
+        with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+            db.execute("drop table runs")
+        assert clock.look(ledger, None, None).last_run is None

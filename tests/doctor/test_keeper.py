@@ -1,12 +1,16 @@
 """The daemon as the doctor sees it."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from symbiont_datad.doctor import keeper
 from symbiont_datad.doctor.keeper import Keeper
+from symbiont_datad.fsops.lock import hold
 from symbiont_datad.live import LiveState
+from tests.conftest import AsNobody
 
 NOW = 1_800_000_000.0
 LIVE = LiveState(7, NOW - 900, NOW - 5, True, True, version="1.2.3", settings_at=NOW - 800)
@@ -46,3 +50,19 @@ def test_judging(kinds: list[tuple[str, str]], seen: Keeper) -> None:
 def test_what_is_told_of_jobs() -> None:
     """Those that run now, each with its process."""
     assert "backup (process 9)" in keeper.judge(replace(GOOD, locks=(("backup", 9),)), NOW).told
+
+
+def test_a_daemon_of_somebody_else_can_not_be_seen(open_path: Path, as_nobody: AsNobody) -> None:
+    """Nothing is said of whether it runs."""
+    (open_path / "datad" / "locks").mkdir(parents=True)
+    (open_path / "datad").chmod(0o700)
+    found = as_nobody(lambda: keeper.look(open_path / "datad", None))
+    assert (True, None, "Permission denied") == (found.unseen, found.pid, found.trouble)
+
+
+def test_locks_that_are_held_are_seen(tmp_path: Path) -> None:
+    """By which job; that of the daemon itself is no job's, and a file that nobody holds is none."""
+    with hold(tmp_path / "locks" / "keeper.lock", "x"), hold(tmp_path / "locks" / "backup.lock", "x"):
+        (tmp_path / "locks" / "sweep.lock").touch()
+        found = keeper.look(tmp_path, tmp_path / "no settings")
+    assert (os.getpid(), (("backup", os.getpid()),), None) == (found.pid, found.locks, found.settings_at)

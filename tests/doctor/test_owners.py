@@ -7,6 +7,7 @@ import pytest
 
 from symbiont_datad.doctor import owners
 from symbiont_datad.doctor.owners import Place
+from tests.conftest import AsNobody
 from tests.support import NOBODY
 
 OURS = Place("the tree", "/t", True, 1000, 1000, 0o755)
@@ -56,11 +57,21 @@ def test_files_of_strangers_are_counted(tmp_path: Path) -> None:
         os.chown(path, NOBODY, NOBODY)
     (own / "ledger.db").write_bytes(b"")
     (own / "locks" / "deep" / "x").write_bytes(b"")
+    (own / "locks" / "y").write_bytes(b"")
     os.chown(own / "ledger.db", NOBODY, NOBODY)
     _, found = owners.look(str(tmp_path), str(own), None)
-    assert (1, str(own / "locks/deep/x"), 0) == (found.strangers, found.stranger, found.stranger_uid)
+    assert (2, 0) == (found.strangers, found.stranger_uid)
+    assert found.stranger in (str(own / "locks/deep/x"), str(own / "locks/y"))
     (tmp_path / "open" / "data").mkdir(parents=True)
     (tmp_path / "open").chmod(0o777)
     root, missing = owners.look(str(tmp_path / "open" / "data"), str(tmp_path / "none"), None)
     assert "everybody can write to" in root.problem
     assert not missing.there
+
+
+def test_what_lies_behind_a_closed_door_is_said_to(open_path: Path, as_nobody: AsNobody) -> None:
+    """Another user's directory, into which nobody may look: neither there nor missing."""
+    (open_path / "closed" / "own").mkdir(parents=True)
+    (open_path / "closed").chmod(0o700)
+    _, found = as_nobody(lambda: owners.look(str(open_path), str(open_path / "closed" / "own"), None))
+    assert (True, False, "Permission denied") == (found.there, found.mine, found.problem)

@@ -2,9 +2,11 @@
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,3 +119,23 @@ def test_a_store_that_does_not_answer_is_not_waited_for(settings: JobSettings, m
         seen = storage.look(silent, ledger, patience_s=0.1)
     assert seen.failure is not None
     assert "repository_slow" == seen.failure.kind
+
+
+def test_a_key_that_is_missing_closes_the_repository(tmp_path: Path, settings: JobSettings) -> None:
+    """What the settings lack is told as that."""
+    given: dict[str, object] = {"root_data_dir": settings.layout.root, "enable_encryption": True}
+    closed = job_settings(load(overrides=given, environ={"HOME": str(tmp_path)}).settings)
+    with Ledger(None) as ledger:
+        failure = storage.look(closed, ledger).failure
+    assert failure is not None
+    assert "repository_closed" == failure.kind
+
+
+def test_a_ledger_that_can_not_be_read_knows_of_no_repository(tmp_path: Path, settings: JobSettings) -> None:
+    """Nor how much a backup will need; the repository is looked at all the same."""
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+            db.execute("drop table usage")
+            db.execute("drop table seen")
+        found = storage.look(settings, ledger)
+    assert (False, None, "no_repository") == (found.known, found.expected, found.failure and found.failure.kind)
