@@ -313,6 +313,28 @@ def test_nothing_starts_after_stop(schedule: Schedule, jobs: Jobs, clock: Clock)
     assert 0 == jobs.runs["a"]
 
 
+def test_what_was_asked_for_comes_though_the_clock_is_set_back(schedule: Schedule, jobs: Jobs, clock: Clock) -> None:
+    """It does not wait for a week."""
+    schedule.start([], {})
+    schedule.soon("templates", 0.5)
+    clock.jump(-7 * DAY)
+    schedule.check_clock()
+    jobs.wait_for("templates", 1)
+
+
+def test_jobs_of_one_timetable_have_the_same_longest_pause(schedule: Schedule, clock: Clock) -> None:
+    """However often it is asked for."""
+    schedule.start([Timetable("a", every_s=DAY), Timetable("b", every_s=DAY)], {"a": clock(), "b": clock()})
+    assert {"a": DAY, "b": DAY} == schedule.gaps_s() == schedule.gaps_s()
+
+
+def test_before_the_start_nothing_comes_soon() -> None:
+    """A save that is noticed while the daemon starts is for the first sweep."""
+    schedule = Schedule(lambda _name: pytest.fail("it ran"))
+    schedule.soon("templates", 0.0)
+    assert {} == schedule.next_runs()
+
+
 def test_next_runs_before_the_start() -> None:
     """A status that is asked for too early has no runs to tell of."""
     assert {} == Schedule(lambda _name: None).next_runs()

@@ -198,3 +198,10 @@ def test_stock_age_opens_with_the_file_what_it_sealed_to_the_recipient(datad: Co
     sealed = subprocess.run([age, "-r", recipient], input=b"by hand", capture_output=True, timeout=20).stdout
     opened = subprocess.run([age, "-d", "-i", tmp_path / "a.key"], input=sealed, capture_output=True, timeout=20)
     assert (0, b"by hand") == (opened.returncode, opened.stdout)
+
+
+def test_only_what_is_missing_is_advised(datad: Command, home: Path, tmp_path: Path) -> None:
+    """Where encryption is on already, only the file is to be named."""
+    (tmp_path / "datad.toml").write_text("enable_encryption = true\n")
+    done = datad("--config", tmp_path / "datad.toml", "key", "new", "--output", tmp_path / "other.key")
+    assert (0, False, True) == (done.returncode, "enable_encryption" in done.stdout, "key_file = " in done.stdout)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import symbiont_datad
 from tests.support import Link, Tree, build_tree, read_tree
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -172,3 +173,9 @@ def test_help_names_every_command(datad: Command) -> None:
     assert 0 == done.returncode
     for command in ("run", "init", "check", "status", "events", "sweep", "clean", "config"):
         assert command in done.stdout
+
+
+def test_the_version_is_told(datad: Command, root: Path) -> None:
+    """On one line, and nothing is looked at."""
+    done = datad("--version")
+    assert (0, f"symbiont-datad {symbiont_datad.__version__}\n") == (done.returncode, done.stdout)

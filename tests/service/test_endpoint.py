@@ -64,6 +64,17 @@ def test_a_file_that_will_not_do(tmp_path: Path, content: bytes | None, mode: in
     assert content is None or content.decode("latin-1").strip() not in str(caught.value)
 
 
+def test_what_listens_to_all_needs_a_token_whatever_the_settings_let_through(tmp_path: Path) -> None:
+    """And one that can be read."""
+    (tmp_path / "token").mkdir(mode=0o700)
+    with pytest.raises(SettingsError, match=r"http\.token_file = .*token\": "):
+        listening(settings(tmp_path, listen="0.0.0.0:8125", token_file=tmp_path / "token"))
+    local = settings(tmp_path, listen="127.0.0.1:8125")
+    opened = local.model_copy(update={"http": local.http.model_copy(update={"listen": "0.0.0.0:8125"})})
+    with pytest.raises(SettingsError, match=r"http\.listen = 0\.0\.0\.0:8125: needs http\.token_file"):
+        listening(opened)
+
+
 def test_a_token_that_will_not_do(tmp_path: Path) -> None:
     """The same for one that is a setting."""
     with pytest.raises(SettingsError, match=r"http\.token: must be at least 16"):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from symbiont_datad.errors import DatadError
-from symbiont_datad.service.install import Change, State, carry_out, changes, removals, run, state
+from symbiont_datad.service import install
+from symbiont_datad.service.install import Change, State, carry_out, changes, lingers, removals, run, state
 from symbiont_datad.service.process import open_standard_streams
 from symbiont_datad.service.stamp import Standing, stamped
 from symbiont_datad.service.survey import account
@@ -107,6 +108,52 @@ def test_commands_run_in_their_order(tmp_path: Path) -> None:
     assert (3, "one\n") == (len(told), (tmp_path / "log").read_text())
     with pytest.raises(DatadError, match="no-such-command: this machine has no such command"):
         run((Step(("no-such-command",)),))
+
+
+def test_a_command_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it was; nothing after it runs. One that may fail may not hang either."""
+    monkeypatch.setattr(install, "_PATIENCE_S", 0.05)
+    told: list[Step] = []
+    with pytest.raises(DatadError, match="sleep 60: no end after 0 s"):
+        run((Step(("true",)), Step(("sleep", "60"), may_fail=True), Step(("true",))), told.append)
+    assert [] == [one.words for one in told if one.words != ("true",)][1:]
+
+
+def test_a_users_systemd_is_found_without_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`su` sets no XDG_RUNTIME_DIR; what systemd tells is understood, with what it leaves out."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(install, "RUNTIME", str(tmp_path))
+    (tmp_path / str(os.geteuid())).mkdir()
+    command = tmp_path / "systemctl"
+    shown = "LoadState=loaded\\nActiveState=active\\nUnitFileState=\\nMainPID=0\\nStatusText=at $XDG_RUNTIME_DIR\\nodd"
+    command.write_text(f'#!/bin/sh\nprintf "{shown}"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    user = replace(AGENT, kind=Kind.USER)
+    assert State("active", "disabled", None, f"at {tmp_path}/{os.geteuid()}") == state(user)
+
+
+def test_who_lingers_is_known_by_a_file(tmp_path: Path) -> None:
+    """Nobody of this name does."""
+    assert not lingers(f"nobody-{tmp_path.name}")
+
+
+def test_orphans_are_buried_but_for_our_own() -> None:
+    """As process 1 does; those whom somebody else waits for are left to that."""
+    code = (
+        "import os; from symbiont_datad.service.process import reap_orphans\n"
+        "def child():\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0: os._exit(7)\n"
+        "    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
+        "    return pid\n"
+        "ours = child(); reap_orphans({ours}); print(os.waitstatus_to_exitcode(os.waitpid(ours, 0)[1]))\n"
+        "child(); child(); reap_orphans(set())\n"
+        "try: os.waitpid(-1, 0)\n"
+        "except ChildProcessError: print('none')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (0, "7\nnone\n") == (done.returncode, done.stdout), done.stderr
 
 
 BOB = Account("bob", 501, "/Users/bob")

@@ -110,6 +110,21 @@ def test_facts_that_cannot_be_gathered(meter: Meter, source: Source, monkeypatch
     asked_until(meter, lambda answer: answer.status == 200)
 
 
+def test_a_textfile_is_not_written_from_nothing(
+    meter: Meter, source: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The old figures stay, that they are old is a problem, and it is told once however often it fails."""
+    source.error = ZeroDivisionError("odd")
+    meter.follow(Textfile(tmp_path / "datad.prom", 0.02), None)
+    until(lambda: source.asked >= 4 and "they could not be gathered" in meter.problem, 20.0)
+    assert [] == os.listdir(tmp_path)
+    source.error = None
+    until((tmp_path / "datad.prom").exists, 20.0)
+    until(lambda: not meter.problem, 20.0)
+    said = capsys.readouterr().out
+    assert (1, 1) == (said.count("ZeroDivisionError"), said.count("they could not be gathered"))
+
+
 def asked_until(meter: Meter, fits: Callable[[Answer], bool]) -> Answer:
     """The first rendered answer that fits."""
 

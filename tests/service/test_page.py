@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symbiont_datad.ledger_schema import SpacePoint
+from symbiont_datad.live import LiveState
 from symbiont_datad.report import Severity
-from symbiont_datad.service.page.document import Wanted, answer, wanted
+from symbiont_datad.service.page import plots
+from symbiont_datad.service.page.document import Wanted, _verdict, answer, wanted
 from symbiont_datad.service.page.markup import Markup, tag
-from symbiont_datad.status import collect
-from symbiont_datad.status_verdict import remarks
+from symbiont_datad.status import Status, collect
+from symbiont_datad.status_verdict import Remark, remarks
 from tests.service.looking import EVIL, month
 
 VOID = {"meta", "link", "input", "br"}
@@ -184,3 +187,25 @@ def test_markup_escapes_what_is_text() -> None:
     assert '<p title="&quot;&lt;">&lt;a&gt; &amp; <b>1</b></p>' == tag("p", "<a> & ", tag("b", 1), None, title='"<')
     assert '<input checked data-a="1.5">' == tag("input", checked=True, hidden=False, data_a=1.5)
     assert isinstance(tag("p"), Markup)
+
+
+def test_when_all_is_good_it_says_so() -> None:
+    """In a word, with for how long; of very many things the worst are shown, and how many more there are."""
+    now = 100_000.0
+    live = LiveState(7, now - 5000, now - 10, True, True, every_s=40.0, version="1")
+    good = Status("/srv/data", 7, live, (), None, {}, {}, (), version="1")
+    assert "All good: " in str(_verdict(good, [], now))
+    many = [Remark(Severity.WARNING, f"thing {number}", "symbiont-datad check") for number in range(25)]
+    text = str(_verdict(good, many, now))
+    assert [True, True, True, False] == [
+        part in text for part in ("25 things to look at", "… and 5 more: ", "thing 19", "thing 20")
+    ]
+
+
+def test_plots_of_nothing_say_so() -> None:
+    """And a disk that does not fill up has no line ahead."""
+    assert "No job ran in the last day." in str(plots.jobs_plot([], 100_000.0))
+    assert "Not enough was measured yet." in str(plots.space_plot([], None, 100_000.0))
+    points = [SpacePoint(float(at), 1000 - at // 1000, 2000, 5, 10) for at in range(0, 90_000, 10_000)]
+    drawn = str(plots.space_plot(points, None, 100_000.0))
+    assert [True, False, False] == [part in drawn for part in ("are free now", "ahead", "at the pace of late")]

@@ -146,3 +146,11 @@ def test_a_daemon_that_nobody_looks_at_carries_no_page() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert ("\n", "") == (done.stdout, done.stderr)
+
+
+def test_only_the_last_pages_are_kept(maker: Maker) -> None:
+    """Who asks for ever new ones fills no memory."""
+    some = made(maker)
+    for number in range(pages._KEPT + 5):
+        taken(some.answer(str(number)))
+    assert [str(number) for number in range(5, pages._KEPT + 5)] == list(some._made)

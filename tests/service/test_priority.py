@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -44,3 +45,16 @@ def test_it_is_quiet_where_it_can_do_nothing() -> None:
     """A kernel or a sandbox that doesn't know the call raises nothing."""
     with short_slices(), short_slices():
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: policies are Linux's")
+def test_who_chose_another_policy_keeps_it() -> None:
+    """A daemon that was started by `chrt --batch` stays so, and is asked for nothing else."""
+    code = (
+        "import os; from symbiont_datad.service.priority import short_slices\n"
+        "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))\n"
+        "with short_slices(): print(os.sched_getscheduler(0) == os.SCHED_BATCH)\n"
+        "print(os.sched_getscheduler(0) == os.SCHED_BATCH)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (0, "True\nTrue\n") == (done.returncode, done.stdout), done.stderr

@@ -150,3 +150,11 @@ def test_a_daemon_of_launchd() -> None:
     plist = plistlib.loads(found.files[0].content.encode())
     assert ("bob", {"HOME": "/Users/bob"}) == (plist["UserName"], plist["EnvironmentVariables"])
     assert plist["Label"] == "ai.symbiont.datad.bob" == found.name
+
+
+def test_directories_that_are_missing_are_made_first() -> None:
+    """By the machine for its own service, as its user; a user whose name no unit can have gets none."""
+    wanted = Wanted(Kind.SYSTEM, ROOT, missing=("/srv/agents",), data=DATA)
+    assert "install -d -o symbiont -g symbiont -m 0750 /srv/agents" in steps(target(LINUX, wanted))
+    with pytest.raises(DatadError):
+        target(LINUX, Wanted(Kind.INSTANCE, Account("a/b", 1001, "/home/a"), data=DATA))
