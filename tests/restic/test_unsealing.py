@@ -32,7 +32,9 @@ HELPED = Options(crew_from=1)
 
 @pytest.fixture
 def crowd(tmp_path: Path) -> tuple[Path, Path, str]:
-    """Two directories with many small files, and what is none; the repository; and the snapshot's name."""
+    """Two directories with many small files, and what is none; the repository, in several packs: the first one that is
+    read is for the process that restores; and the snapshot's name.
+    """
     small: Tree = {f"{number:03}": b"%d\n" % number * (number * 7 % 400) for number in range(500)}
     source = build_tree(
         tmp_path / "source",
@@ -43,7 +45,11 @@ def crowd(tmp_path: Path) -> tuple[Path, Path, str]:
     (source / "a/008").chmod(0o4751)
     if os.geteuid() == 0:
         os.chown(source / "a/009", 1234, 5678)
-    return source, tmp_path / "repository", snapshot(make_repository(tmp_path / "repository"), source)
+    return (
+        source,
+        tmp_path / "repository",
+        snapshot(make_repository(tmp_path / "repository"), source, pack_size=150_000),
+    )
 
 
 def test_everything_comes_back(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
