@@ -90,3 +90,18 @@ def test_what_cant_be_watched_is_not(tmp_path: Path, notices: Notices) -> None:
     fd = os.open(tmp_path / "a", os.O_RDONLY)
     assert not notices.follow(fd, 1)
     os.close(fd)
+
+
+def test_what_was_closed_is_left_alone(tmp_path: Path) -> None:
+    """It watches nothing any more, can be closed once more, and who wakes it writes into no file that came since."""
+    notices = Notices()
+    notices.close()
+    files = [(tmp_path / f"{number}").open("wb", buffering=0) for number in range(6)]
+    notices.wake()
+    notices.close()
+    for file in files:
+        file.close()
+    assert [0] * 6 == [path.stat().st_size for path in tmp_path.iterdir()]
+    fd = os.open(tmp_path, os.O_RDONLY)
+    assert not notices.follow(fd, 1)
+    os.close(fd)

@@ -97,4 +97,4 @@ class Notices:
         for fd in (self._fd, self._awake, self._wake):
             if fd >= 0:
                 os.close(fd)
-        self._fd = -1
+        self._fd = self._awake = self._wake = -1  # who still wakes it must not write into what has the number next
