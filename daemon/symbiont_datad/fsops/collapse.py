@@ -257,10 +257,8 @@ def _line_end_before(fd: int, offset: int, lowest: int) -> int:
 
 
 def _line_end_after(fd: int, offset: int, last: int) -> int:
-    """Where the first line ends whose newline is at `offset` or behind it; there is one that ends at `last`."""
-    while offset < last:
-        found = os.pread(fd, min(_STEP, last - offset), offset).find(b"\n")
-        if found >= 0:
-            return offset + found + 1
-        offset += _STEP
-    return last
+    """Where the first line ends whose newline is at `offset` or behind it; there is one that ends at `last`, which is
+    hardly a block away.
+    """
+    found = os.pread(fd, last - offset, offset).find(b"\n")
+    return offset + found + 1 if found >= 0 else last  # somebody has cut the file meanwhile

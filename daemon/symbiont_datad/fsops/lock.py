@@ -27,20 +27,25 @@ def hold(path: Path, what: str) -> Iterator[None]:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        for attempt in range(_TRIES):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == _TRIES - 1:
-                    raise _locked(what, _pid(os.pread(fd, 32, 0))) from None
-                time.sleep(_PAUSE_S)
+        _take(fd, what)
         with suppress(OSError):  # a full disk: the lock is held all the same, only its holder can't be told
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         yield
     finally:
         os.close(fd)
+
+
+def _take(fd: int, what: str) -> None:
+    for _ in range(_TRIES - 1):
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_PAUSE_S)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _locked(what, _pid(os.pread(fd, 32, 0))) from None
 
 
 def holder(path: Path) -> int | None:
