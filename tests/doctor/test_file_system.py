@@ -71,9 +71,25 @@ def test_trying_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_without_a_scratch_directory_names_are_not_tried(tmp_path: Path) -> None:
-    """Nothing is guessed; an empty directory tells nothing of case."""
-    found = features(str(tmp_path), None)
-    assert (None, None, None, None) == (found.hard_links, found.exchange, found.modes, found.case_sensitive)
+    """Nothing is guessed; an empty directory tells nothing of case, nor does a name without letters."""
+    for name in ("1", "20261118"):
+        found = features(str(tmp_path), None)
+        assert (None, None, None, None) == (found.hard_links, found.exchange, found.modes, found.case_sensitive)
+        (tmp_path / name).touch()
+
+
+def test_a_scratch_directory_on_another_file_system_tells_nothing(tmp_path: Path) -> None:
+    """Names are not tried there, and nothing is left."""
+    for path in ("data", "elsewhere"):
+        (tmp_path / path).mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "elsewhere"], capture_output=True).returncode:
+        pytest.skip("not on this platform: a file system can't be mounted here")
+    try:
+        found = features(str(tmp_path / "data"), tmp_path / "elsewhere")
+        assert (None, None, None) == (found.hard_links, found.exchange, found.modes)
+        assert [] == os.listdir(tmp_path / "elsewhere")
+    finally:
+        subprocess.run(["umount", tmp_path / "elsewhere"], check=True)
 
 
 @pytest.mark.slow

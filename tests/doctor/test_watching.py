@@ -48,3 +48,15 @@ def test_what_is_in_use_is_counted() -> None:
     assert min(found.watches, found.instances, found.queued) > 0
     assert found.used_instances >= 1
     assert found.used_watches >= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: inotify")
+def test_what_others_have_does_not_count() -> None:
+    """The limits are for each user."""
+    libc = ctypes.CDLL(None)
+    fd = libc.inotify_init1(os.O_CLOEXEC)
+    found = watch_limits(64_321)
+    os.close(fd)
+    assert found is not None
+    assert (0, 0) == (found.used_instances, found.used_watches)
+    assert found.instances > 0

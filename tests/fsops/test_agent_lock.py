@@ -102,9 +102,11 @@ def test_an_exception_goes_through(state: int) -> None:
     assert not held(state, "a")
 
 
-def test_a_file_that_is_replaced_while_one_waits_is_no_lock(state: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("another", [False, True], ids=["gone", "replaced"])
+def test_a_file_that_is_replaced_while_one_waits_is_no_lock(state: int, tmp_path: Path, another: bool) -> None:
     """Who waited for a lock on a file that a restore has moved away takes the new one's."""
     got: list[int] = []
+    (tmp_path / "other").touch()
 
     def wait() -> None:
         with hold_agent(state, "a", patience_s=30):
@@ -114,7 +116,11 @@ def test_a_file_that_is_replaced_while_one_waits_is_no_lock(state: int, tmp_path
         thread = threading.Thread(target=wait)
         thread.start()
         time.sleep(0.05)
-        (tmp_path / LOCK).rename(tmp_path / "aside")
+        os.link(tmp_path / LOCK, tmp_path / "aside")
+        if another:
+            (tmp_path / "other").rename(tmp_path / LOCK)
+        else:
+            (tmp_path / LOCK).unlink()
     thread.join()
     assert [(tmp_path / LOCK).stat().st_ino] == got
     assert got != [(tmp_path / "aside").stat().st_ino]
@@ -137,6 +143,11 @@ def test_it_can_be_shared(open_path: Path, as_nobody: AsNobody) -> None:
     with hold_agent(fd, "a", patience_s=0):
         assert as_nobody(lambda: held(fd, "a"))
     assert not as_nobody(lambda: held(fd, "a"))
+    (open_path / LOCK).unlink()
+    assert not as_nobody(lambda: held(fd, "a"))  # who is not root makes it too
+    found = (open_path / LOCK).stat()
+    assert (65534, 0o600) == (found.st_uid, stat.S_IMODE(found.st_mode))
+    assert not held(fd, "a")
     os.close(fd)
 
 

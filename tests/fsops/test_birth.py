@@ -1,6 +1,7 @@
 """When a file was made."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -35,3 +36,10 @@ def test_where_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "file").write_bytes(b"")
     with pinned(str(tmp_path)) as fd:
         assert born("file", fd) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: /proc")
+def test_where_files_have_no_birth() -> None:
+    """Those of a file system that keeps none, such as /proc, tell nothing."""
+    with pinned("/proc") as fd:
+        assert born("version", fd) is None

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from symbiont_datad.fsops.root import Tree
 from symbiont_datad.fsops.walk import DEPTH_LIMIT
 from symbiont_datad.fsops.write import quarantine
 from tests.conftest import AsNobody
-from tests.support import NOBODY, Link, build_tree
+from tests.support import NOBODY, Link, build_tree, read_tree
 from tests.support import Tree as Data
 
 NOW = 1_795_000_000.0
@@ -191,3 +192,19 @@ def test_what_lies_too_deep_stays(tree: Callable[[Data], Path]) -> None:
     os.close(fd)
     assert f"it is deeper than {DEPTH_LIMIT} directories" == remove_cell(Tree(str(root)), stamp)
     assert path.is_dir()
+
+
+def test_another_file_system_in_a_cell_stays(tree: Callable[[Data], Path]) -> None:
+    """With what is above it, and the record; all else goes, and the rest once it is not mounted any more."""
+    root = tree({".quarantine": {"20261118T110640Z": cell(content={"a": b"1", "d": {"m": {}, "b": b"2"}})}})
+    at = root / ".quarantine/20261118T110640Z"
+    if subprocess.run(["mount", "-t", "tmpfs", "none", at / "files/d/m"], capture_output=True).returncode:
+        pytest.skip("not on this platform: a file system can't be mounted here")
+    try:
+        (at / "files/d/m/theirs").write_bytes(b"precious")
+        assert "another file system is mounted in it" == remove_cell(Tree(str(root)), at.name)
+        assert {"record.json": cell()["record.json"], "files": {"d": {"m": {"theirs": b"precious"}}}} == read_tree(at)
+    finally:
+        subprocess.run(["umount", at / "files/d/m"], check=True)
+    assert "" == remove_cell(Tree(str(root)), at.name)
+    assert not at.exists()

@@ -1,7 +1,11 @@
 """Large blocks go back to the system when they are freed."""
 
+import gc
 import subprocess
 import sys
+from contextlib import suppress
+
+from symbiont_datad.fsops.memory import collector_at_rest
 
 _CODE = """
 import sys
@@ -27,3 +31,13 @@ def test_large_blocks_are_given_back() -> None:
     """Freed blocks don't stay with the process; without the call at least some of them do, or it is not needed."""
     assert resident("give back") < 40 << 20
     assert resident("give back") <= resident() + (1 << 20)
+
+
+def test_the_collector_rests_while_the_block_runs() -> None:
+    """Also when the block fails; where it was at rest before, it stays so."""
+    assert gc.isenabled()
+    with collector_at_rest():
+        with suppress(KeyError), collector_at_rest():
+            raise KeyError
+        assert not gc.isenabled()
+    assert gc.isenabled()

@@ -9,6 +9,7 @@ from symbiont_datad.fsops.rewrite import replace_file, rewrite
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.fsops.walk import Entry, look
 from tests.conftest import AsNobody
+from tests.support import NOBODY
 
 
 def listed(root: Path, path: str) -> Entry:
@@ -82,3 +83,26 @@ def test_others_files_are_refused(open_path: Path, as_nobody: AsNobody) -> None:
     with pytest.raises(PermissionError, match="belongs to uid 0"):
         as_nobody(lambda: rewrite(Tree(str(open_path)), entry, b"new"))
     assert [b"old"] == [path.read_bytes() for path in open_path.iterdir()]
+
+
+def test_an_ordinary_user_rewrites_what_is_theirs(open_path: Path, as_nobody: AsNobody) -> None:
+    """The mode stays, and the group too where they are in it; what is new has what the umask leaves."""
+    os.chown(open_path, NOBODY, NOBODY)
+    for name, group in (("a.json", 0), ("b.json", NOBODY)):
+        (open_path / name).write_bytes(b"old")
+        (open_path / name).chmod(0o640)
+        os.chown(open_path / name, NOBODY, group)
+
+    def replace() -> None:
+        os.umask(0o027)
+        for name in ("a.json", "b.json"):
+            assert rewrite(Tree(str(open_path)), listed(open_path, name), b"new") is not None
+        fd = os.open(open_path, os.O_RDONLY)
+        replace_file(fd, "c.json", b"new", None)
+        os.close(fd)
+
+    as_nobody(replace)
+    assert {(name, NOBODY, NOBODY, 0o640, b"new") for name in ("a.json", "b.json", "c.json")} == {
+        (path.name, path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o7777, path.read_bytes())
+        for path in open_path.iterdir()
+    }

@@ -145,6 +145,19 @@ def test_parents_are_made_like_what_they_are_in(open_path: Path) -> None:
     assert not (open_path / "home/a/b/data").exists()
 
 
+def test_parents_that_an_ordinary_user_makes_are_theirs(open_path: Path, as_nobody: AsNobody) -> None:
+    """With the mode that the umask leaves, whoever owns what they are in."""
+    open_path.chmod(0o777)
+
+    def make() -> None:
+        os.umask(0o027)
+        Tree(str(open_path / "a/b/data")).make_parents()
+
+    as_nobody(make)
+    found = [os.stat(open_path / path) for path in ("a", "a/b")]
+    assert [(NOBODY, 0o750)] * 2 == [(one.st_uid, stat.S_IMODE(one.st_mode)) for one in found]
+
+
 def test_what_somebody_else_made_first_is_not_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When another process makes a parent between our look and our mkdir, it keeps its owner."""
     if os.geteuid():

@@ -172,6 +172,15 @@ def test_a_new_secret_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
     assert 0o700 == stat.S_IMODE((tmp_path / "made").stat().st_mode)
 
 
+def test_an_ordinary_user_keeps_a_secret(open_path: Path, as_nobody: AsNobody) -> None:
+    """The file and the directory that is made for it are theirs alone."""
+    home = home_of_nobody(open_path)
+    as_nobody(lambda: write_new_secret(home / "made" / "key", b"secret"))
+    found = [(path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) for path in (home / "made", home / "made/key")]
+    assert [(NOBODY, 0o700), (NOBODY, 0o600)] == found
+    assert {"made": {"key": b"secret"}} == read_tree(home)
+
+
 def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     """Only what is made gets a mode."""
     (tmp_path / "there").mkdir()

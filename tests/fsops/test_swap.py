@@ -14,8 +14,9 @@ import pytest
 from symbiont_datad.fsops import swap
 from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned
 from symbiont_datad.fsops.swap import STAGED, Changed, exchange, put_in_place, stage_file, staging
+from tests.conftest import AsNobody
 from tests.guard.keeping import NOW
-from tests.support import Link, build_tree, read_tree
+from tests.support import NOBODY, Link, build_tree, read_tree
 from tests.support import Tree as Data
 
 NODES: list[Data | bytes | Link] = [b"content", {"a": {"b": b"deep"}, "l": Link("nowhere")}, Link("elsewhere")]
@@ -233,3 +234,32 @@ def test_staged_file_has_what_it_was_given(tmp_path: Path) -> None:
         put_in_place(stage, kind="x", reason="y", now=NOW)
     found = (tmp_path / "state/a").stat()
     assert (100_000, 0o751, 7, 1) == (found.st_size, found.st_mode & 0o7777, found.st_mtime_ns, found.st_nlink)
+
+
+def test_an_ordinary_users_file_is_theirs(open_path: Path, as_nobody: AsNobody) -> None:
+    """Whose it was: they can give it to nobody, and to no group that they are not in."""
+    build_tree(open_path, {"data": {"state": {"a": b"live"}}})
+    for path in (open_path / "data", *(open_path / "data").rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    found = as_nobody(lambda: replace_live(open_path / "data", lambda _: True))
+    assert found is not None
+    assert (b"ours", b"live") == ((open_path / "data/state/a").read_bytes(), (open_path / "data" / found).read_bytes())
+    about = (open_path / "data/state/a").stat()
+    assert (NOBODY, NOBODY, 0o644) == (about.st_uid, about.st_gid, about.st_mode & 0o7777)
+
+
+def test_who_removed_the_new_one_finds_the_old_one_in_quarantine(tmp_path: Path) -> None:
+    """When the old file was written to in the moment of the swap, and the new one is gone, nothing is put there."""
+    build_tree(tmp_path, {"state": {"a": b"live"}})
+    looks = 0
+
+    def unchanged(_found: os.stat_result | None) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            (tmp_path / "state/a").unlink()
+        return looks != 3
+
+    found = replace_live(tmp_path, unchanged)
+    assert found is not None
+    assert ({}, b"live") == (read_tree(tmp_path / "state"), (tmp_path / found).read_bytes())

@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and what is moved aside is kept with a record of why."""
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -252,3 +253,29 @@ def test_root_can_write_for_somebody_else(tmp_path: Path) -> None:
         write_atomic(fd, "a", b"x", 0o640, owner=(1234, 1235))
     found = (tmp_path / "a").stat()
     assert (1234, 1235, 0o640) == (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
+
+
+def test_what_stands_in_the_quarantines_way_is_kept_beside_it(tmp_path: Path) -> None:
+    """Each time under a name of its own."""
+    for number in (1, 2):
+        build_tree(tmp_path, {"a": b"%d" % number, QUARANTINE: b"in the way %d" % number})
+        found = quarantine(Tree(str(tmp_path)), "a", kind="x", reason="y", now=NOW)
+        assert b"%d" % number == (tmp_path / found).read_bytes()
+        (tmp_path / QUARANTINE).rename(tmp_path / f"aside {number}")
+    obstructions = {f"{QUARANTINE}.obstruction-{number}": b"in the way %d" % number for number in (1, 2)}
+    assert obstructions == {name: node for name, node in read_tree(tmp_path).items() if name.startswith(QUARANTINE)}
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="not on this platform: leases")
+def test_a_line_that_a_lease_holds_back_is_an_error(tmp_path: Path) -> None:
+    """Who gives up its lease only when it likes is not waited for; then the line is appended."""
+    (tmp_path / "log").write_bytes(b"one\n")
+    with (tmp_path / "log").open("rb") as reading, pinned(str(tmp_path)) as fd:
+        fcntl.fcntl(reading, fcntl.F_SETSIG, signal.SIGURG)  # the signal that others want it, which is ignored
+        fcntl.fcntl(reading, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        with pytest.raises(BlockingIOError):
+            append_line(fd, "log", b"two\n")
+        assert b"one\n" == (tmp_path / "log").read_bytes()
+        fcntl.fcntl(reading, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        append_line(fd, "log", b"two\n")
+    assert b"one\ntwo\n" == (tmp_path / "log").read_bytes()
