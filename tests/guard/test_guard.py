@@ -1,6 +1,7 @@
 """The guard in its own thread: what happens to the tree is put right soon, whatever tells of it."""
 
 import os
+import resource
 import shutil
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from symbiont_datad.errors import TreeHeld, UnsafePath
 from symbiont_datad.guard import guard as guard_module
-from symbiont_datad.guard.guard import GuardSettings
+from symbiont_datad.guard.guard import Guard, GuardSettings, Report
 from symbiont_datad.layout import Layout
 from symbiont_datad.report import DriftKind
 from tests.conftest import AsNobody
@@ -27,6 +28,7 @@ from tests.guard.keeping import (
     made,
     mode_of,
 )
+from tests.support import run_as
 
 OFF = replace(SCANNING, watch="off")
 POLLING = replace(SETTINGS, watch="polling")
@@ -342,3 +344,55 @@ def test_a_complaint_ends_with_a_hint(open_path: Path, as_nobody: AsNobody) -> N
 
     complaint = ["logs/audit: mode not repaired: Operation not permitted"]
     assert (complaint, ["logs/audit"], True) == as_nobody(check)
+
+
+def test_who_watches_leaves_to_the_guards_own_thread_what_it_cant_do(tmp_path: Path) -> None:
+    """Another way to watch, and anything once the guard was stopped: the hint is kept and nothing is done about it."""
+    told: list[Report] = []
+    guard = Guard(mine(tmp_path / "data"), SETTINGS, told.append)
+    guard.create_tree()
+    told.clear()
+    (tmp_path / "data/logs/audit").rmdir()
+    guard.reload(mine(tmp_path / "data"), OFF)
+    guard._settle()
+    assert guard._hints.take(0.0).everything
+    guard.stop()  # before it was started
+    guard._hints.add("logs/audit")
+    guard._settle()
+    assert {"logs/audit": False} == guard._hints.take(0.0).paths
+    assert ([], False) == (told, (tmp_path / "data/logs/audit").exists())
+
+
+def test_a_guard_without_a_thread_to_watch_with_says_so(open_path: Path) -> None:
+    """Where the user may have no more threads, that is told before the guard's own can't be had."""
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    layout = layout_at(open_path / "data")
+    open_path.chmod(0o777)
+
+    def start() -> list[object]:
+        told: list[Report] = []
+        guard = Guard(made(layout), SETTINGS, told.append)
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        with pytest.raises(RuntimeError, match="thread"):
+            guard.start()
+        return [report.fields["reason"] for report in told if report.event == "watch_failed"]
+
+    (reason,) = run_as(64_123, start)
+    assert str(reason).startswith("can't watch: can't start new thread")
+
+
+def test_a_directory_that_cant_be_watched_is_told_by_its_name(open_path: Path, as_nobody: AsNobody) -> None:
+    """One that may not be read, and whose mode is not ours to change."""
+    open_path.chmod(0o777)
+    layout = layout_at(open_path / "data")
+    as_nobody(lambda: made(layout))
+    os.chown(open_path / "data/logs", 0, 0)
+    (open_path / "data/logs").chmod(0o711)
+
+    def check() -> list[str]:
+        with guarding(layout) as running:
+            assert eventually(lambda: bool(running.said("watch_failed")))
+            return running.guard.warnings()
+
+    assert "can't watch: Permission denied (logs)" in as_nobody(check)

@@ -115,6 +115,19 @@ sys.stdin.read()
         assert eventually(lambda: bool(told))
 
 
+def test_a_directory_of_very_many_files_ends_the_search(tmp_path: Path) -> None:
+    """It is watched itself; what lies deeper is found by the next sweep, and nobody waits for the list."""
+    (tmp_path / "t/many").mkdir(parents=True)
+    (tmp_path / "t/many/0").touch()
+    for number in range(1, 10_001):
+        os.link(tmp_path / "t/many/0", tmp_path / f"t/many/{number}")
+    (tmp_path / "t/many/deep").mkdir()
+    found = Saves(("t",)).directories(Tree(os.path.realpath(tmp_path)))
+    assert ["t", "t/many"] == found[:2]
+    (tmp_path / "t/beside/deep").mkdir(parents=True)
+    assert "t/beside/deep" not in Saves(("t",)).directories(Tree(os.path.realpath(tmp_path)))
+
+
 def test_what_is_watched_has_a_bound(tmp_path: Path) -> None:
     """Of very many directories some are watched, links are not followed, and what is missing has none below it."""
     build_tree(tmp_path, {"t": {**{f"{n:03}": {} for n in range(100)}, "link": Link("/etc")}, "u": {}})

@@ -159,7 +159,12 @@ def test_a_repository_on_its_own_disk_has_its_own_pressure(scene: Callable[..., 
 def test_what_cant_be_asked_is_left_alone(tmp_path: Path) -> None:
     """No tree, no repository: the next look is soon enough."""
     watched = Watched(Tree(str(tmp_path / "gone")), str(tmp_path / "gone too"), MARKS)
-    assert 10.0 == SpaceWatch(watched, lambda _: None, lambda _: None).look()
+    watch = SpaceWatch(watched, lambda _: None, lambda _: None)
+    assert 10.0 == watch.look()
+    watch.stop()  # before it was started: it isn't any more
+    watch.start()
+    watch.stop()
+    assert ([], {}) == (watch.warnings(), watch.spaces())
 
 
 def test_the_thread_looks_by_itself_and_is_replaced_when_dead(scene: Callable[..., Scene]) -> None:

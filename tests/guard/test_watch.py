@@ -19,6 +19,7 @@ import pytest
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.guard import watch
 from symbiont_datad.guard.hints import PARENT, Batch, Hints
+from symbiont_datad.guard.saves import Saves
 from symbiont_datad.layout import Layout
 from tests.conftest import AsNobody
 from tests.guard.keeping import SETTINGS, eventually, guarding, is_directory, layout_at, made, mode_of
@@ -316,6 +317,24 @@ def test_polling_survives_directories_that_come_and_go(tmp_path: Path) -> None:
         assert watcher is running.guard._watcher
         (tmp_path / "data/vector_db/metadata").rmdir()
         assert eventually(lambda: is_directory(tmp_path / "data/vector_db/metadata"))
+
+
+def test_polling_tells_of_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that is written where saves matter, and of that alone; a file is no hint."""
+    monkeypatch.setattr(watch, "_POLL_S", 0.05)
+    layout = made(layout_at(tmp_path / "data"))
+    told = threading.Event()
+    hints = Hints()
+    watcher = watch.start("polling", layout.tree, hints, saves=Saves(("prompts/templates",), told.set))
+    assert watcher is not None
+    try:
+        assert {} == watcher.follow(["prompts/templates"]).failed
+        numbers = iter(range(10_000))  # again and again: the first look may come after the first write
+        assert eventually(lambda: bool((tmp_path / f"data/prompts/templates/{next(numbers)}").write_bytes(b"x")) and
+                          told.is_set(), 30)  # fmt: skip
+        assert not {path for path in hints.take(0.0).paths if path.startswith("prompts/templates/")}
+    finally:
+        watcher.stop()
 
 
 def test_a_watcher_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
