@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symbiont_datad.formats.age import NoIdentity, new_identity, read_identity, recipient_of
+from symbiont_datad.formats.age import NoIdentity, new_identity, read_identity, recipient_of, unseal
+from symbiont_datad.formats.sealed import is_cut, is_sealed
 
 IDENTITY = "AGE-SECRET-KEY-1XS3A4WE7M3K73URN9RAWAGJQL78ZDUHVRPWVQD3WEFGQ8CARGAMSTJQREE"
 RECIPIENT = "age1jf8y9gmpu04fpfppma4f3mgljcul6ph8jc090zge69r29ak5t90sckej8r"
@@ -135,3 +136,10 @@ def test_what_age_keygen_writes_needs_one_line_of_it(tmp_path: Path) -> None:
         read_identity(file.read_bytes())
     (line,) = (line for line in file.read_bytes().splitlines() if line.startswith(b"AGE-SECRET-KEY-1"))
     assert recipient_of(read_identity(line)) in file.read_text()
+
+
+def test_armored_content_is_sealed_and_never_seen_to_be_cut() -> None:
+    """What stock age makes with `-a` is opened too; only its key's owner can tell whether it is whole."""
+    content = pyrage.encrypt(b"secret", [pyrage.x25519.Recipient.from_str(RECIPIENT)], armored=True)
+    assert (True, False, False) == (is_sealed(content), is_cut(content), is_cut(content[:-9]))
+    assert b"secret" == unseal(content, IDENTITY)

@@ -257,3 +257,22 @@ def test_changed_or_cut_sealed_content_needs_the_key_to_be_seen() -> None:
 def test_what_is_no_json_resembles_no_context(content: bytes) -> None:
     """Whatever the bytes are, it is an answer."""
     assert not resembles_context(content)
+
+
+def test_more_than_is_judged_at_once() -> None:
+    """Content that is one piece too many is told as such, sealed or not."""
+    assert (Damage.TOO_LARGE, Form.JSON) == (judge(bytes(LARGEST + 1)).kind, judge(bytes(LARGEST + 1)).form)
+    piece = bytes(1 << 20)
+    verdict = judge_sealed(piece for _ in range((LARGEST >> 20) + 1))
+    assert (Damage.TOO_LARGE, Form.AGE) == (verdict.kind, verdict.form)
+
+
+@pytest.mark.parametrize(
+    "source", [{}, {"SharedFromAgent": WHOLE["agent_id"], "ExternalDocument": "a.pdf"}], ids=["of nothing", "of both"]
+)
+def test_a_fact_comes_from_one_source(source: object) -> None:
+    """One that comes from none, or from two, is none that the runtime writes."""
+    facts = [{**WHOLE["knowledge_base"]["facts"][0], "source": source}]
+    verdict = judge(plain({**WHOLE, "knowledge_base": {**WHOLE["knowledge_base"], "facts": facts}}))
+    assert Damage.OTHER_SCHEMA == verdict.kind
+    assert "Expected one of `SharedFromAgent` and `ExternalDocument`" in verdict.detail

@@ -155,3 +155,25 @@ def test_any_member_comes_back(wanted: list[Member]) -> None:
     """Whatever its name, mode, owner or time is."""
     data, done = packed(wanted, b"abc")
     assert done == list(members(io.BytesIO(data)))
+
+
+def test_what_follows_the_end_is_looked_at() -> None:
+    """A tar may end with more blanks than it needs; and the checksum behind them counts."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    data = ZstdCompressor(write_checksum=True).compress(out.getvalue() + bytes(1 << 18))
+    assert ["a"] == [member.name for member in members(io.BytesIO(data))]
+    with pytest.raises(ValueError, match="not a whole packed file"):
+        list(members(io.BytesIO(data[:-1] + bytes([data[-1] ^ 1]))))
+
+
+def test_what_is_neither_a_directory_nor_a_file_nor_a_link_is_refused() -> None:
+    """Nothing like that is ever packed."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        pipe = tarfile.TarInfo("pipe")
+        pipe.type = tarfile.FIFOTYPE
+        archive.addfile(pipe)
+    with pytest.raises(ValueError, match="'pipe' is neither a directory, a file nor a link"):
+        list(members(io.BytesIO(ZstdCompressor().compress(out.getvalue()))))

@@ -69,3 +69,9 @@ def test_errors_of_both_ends_arrive(storage: Storage) -> None:
         storage.store(Bad(), io.BytesIO())
     with pytest.raises(OSError, match="No space left"):
         storage.store(io.BytesIO(CONTENT), Full())
+
+
+def test_a_recipient_that_is_none_is_an_error() -> None:
+    """The library's own, where neither end has failed."""
+    with pytest.raises(pyrage.RecipientError):
+        Storage("zstd", "age1nobody").store(io.BytesIO(CONTENT), io.BytesIO())

@@ -87,3 +87,6 @@ def test_a_collection_of_qdrant_is_known_by_its_configuration() -> None:
     assert 0 == qdrant_dimension(json.dumps(several).encode())
     for other in (b"", b"{", b"[]", b'{"params": {}}', b'{"model_type": "bert", "hidden_size": 384}'):
         assert qdrant_dimension(other) is None
+    for missing in ("params", "wal_config", ("hnsw_config", "optimizer_config")):
+        other = json.dumps({key: value for key, value in CONFIG.items() if key not in missing}).encode()
+        assert qdrant_dimension(other) is None
