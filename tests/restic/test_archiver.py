@@ -1,8 +1,10 @@
 """Making snapshots: what changed is seen, what did not is not read again, and what can't be read is told."""
 
+import gc
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,8 +20,8 @@ from symbiont_datad.restic.archiver import Archiver
 from symbiont_datad.restic.backend import Backend, FileKind
 from symbiont_datad.restic.checker import check
 from symbiont_datad.restic.chunk import WHOLE
-from symbiont_datad.restic.crypto import Scrypt
-from symbiont_datad.restic.errors import Interrupted, Missing
+from symbiont_datad.restic.crypto import Buffer, Scrypt
+from symbiont_datad.restic.errors import Interrupted, Missing, NoSpace
 from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.listing import list_directory
 from symbiont_datad.restic.local import LocalBackend
@@ -877,3 +879,81 @@ def test_names_are_quoted_as_go_quotes_them(quoted: str, name: str) -> None:
     """What can't be printed is escaped, and what Go can print is not, whatever Unicode this Python knows."""
     assert quoted == quote(name.encode())
     assert name.encode() == unquote(quoted)
+
+
+# What is rare
+
+
+def test_the_collector_is_left_as_it_was(tmp_path: Path) -> None:
+    """A backup and a restore rest it while they work; where it was off before, it stays off."""
+    backups = Backups(tmp_path)
+    build_tree(backups.source, TREE)
+    gc.disable()
+    try:
+        repository = reopen(backups.repository)
+        taken = backups.take()
+        (tmp_path / "target").mkdir()
+        fd = os.open(tmp_path / "target", os.O_RDONLY)
+        repository.load_index()
+        Restorer(repository, fd).restore(bytes.fromhex(backups.node(taken.name).subtree))
+        os.close(fd)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    backups.take()
+    assert gc.isenabled()
+    assert TREE == read_tree(tmp_path / "target")
+
+
+def test_a_large_directory_of_files_alone(tmp_path: Path) -> None:
+    """It is remembered entry by entry as others are: what has changed, came and went is seen."""
+    backups = Backups(tmp_path)
+    build_tree(backups.source, {f"{number:03}": b"%d" % number for number in range(150)})
+    backups.take()
+    (backups.source / "007").write_bytes(b"changed")
+    (backups.source / "008").unlink()
+    (backups.source / "new").write_bytes(b"new")
+    taken = backups.take()
+    assert read_tree(backups.source) == read_snapshot(reopen(backups.repository), taken.name)
+    assert 150 == taken.archived.counts.files
+    assert afresh(backups.source) == backups.node(taken.name)
+
+
+def test_a_long_tree_is_stored_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread, while others are put together; what that raises is raised, and there is no snapshot."""
+    monkeypatch.setattr("symbiont_datad.restic.archiver._LONG_TREE", 1)
+    backups = Backups(tmp_path)
+    build_tree(backups.source, TREE)
+    taken = backups.take()
+    assert TREE == read_snapshot(reopen(backups.repository), taken.name)
+    assert is_whole(backups.repository)
+
+    class Full(Writer):
+        def store_as(self, blob: bytes, kind: BlobType, plain: Buffer, *, again: bool = False) -> bool:
+            if kind is BlobType.TREE and threading.current_thread().name.startswith("tree"):
+                raise NoSpace("no room for a tree")
+            return super().store_as(blob, kind, plain, again=again)
+
+    (backups.source / "agents/a.json").write_bytes(b"changed")
+    repository = reopen(backups.repository)
+    with pytest.raises(NoSpace, match="no room for a tree"):
+        take(repository, backups.source, backups.options, writer=Full(repository))
+    assert [taken.name] == [name for name, _ in backups.parents()]
+
+
+def test_links_and_pipes_that_are_replaced_while_a_large_file_is_read(tmp_path: Path) -> None:
+    """What is there by then, or not there, is for the next snapshot; what was listed is not."""
+    backups = Backups(tmp_path, Options(IDENTITY, spool_from=1))
+    build_tree(backups.source, {"b": Link("x"), "c": Link("x"), "d": Link("x")})
+    os.truncate(os.open(backups.source / "a", os.O_CREAT | os.O_WRONLY), 2 << 20)
+
+    def replace_them() -> None:
+        (backups.source / "b").unlink()
+        (backups.source / "b").write_bytes(b"a file")
+        (backups.source / "c").unlink()
+
+    taken = backups.take(stopping=after_listing(replace_them))
+    assert ((), ()) == (taken.archived.torn, taken.archived.unread)
+    expected: Tree = {"a": bytes(2 << 20), "d": Link("x")}
+    assert expected == read_snapshot(reopen(backups.repository), taken.name)
+    assert {**expected, "b": b"a file"} == read_snapshot(reopen(backups.repository), backups.take().name)
