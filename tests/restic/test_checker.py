@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -138,7 +139,8 @@ class TestWhole:
         snapshot(repository, build_tree(tmp_path / "source", {"a": b"a" * 5000, "b": {"c": b"c"}}))
         assert () == check_all(reopen(tmp_path / "repository")).problems
 
-    def test_same_bytes_as_data_and_tree(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("first", ["data", "trees"])
+    def test_same_bytes_as_data_and_tree(self, tmp_path: Path, first: str) -> None:
         """A file whose content is a tree's text is stored beside that tree, as a blob of the other kind."""
         repository = make_repository(tmp_path / "repository")
         empty = b'{"nodes":[]}\n'
@@ -148,7 +150,8 @@ class TestWhole:
         root = tree(file_node(size=len(empty), content=[blob.hex()]), node(name="b", type="dir", subtree=blob.hex()))
         trees.add(blob, BlobType.TREE, repository.key.seal(empty), 0)
         trees.add(sha256(root).digest(), BlobType.TREE, repository.key.seal(root), 0)
-        save_index(repository, *(save_pack(repository, packer) for packer in (data, trees)))
+        packers = (data, trees) if first == "data" else (trees, data)
+        save_index(repository, *(save_pack(repository, packer) for packer in packers))
         repository.save_snapshot(Snapshot(NOW, sha256(root).hexdigest(), ["/"]))
         assert () == check_all(reopen(tmp_path / "repository")).problems
 
@@ -274,6 +277,17 @@ class TestWhatIsHurt:
             (where,) = problem.paths
             assert where.endswith("/state/new.json" if len(hurt) == 1 else "/state/3.json")
             flip(path, 8 * place.offset + 77)
+
+    def test_snapshots_of_the_same_tree(self, made: Made) -> None:
+        """Each of them is hurt."""
+        repository = reopen(made.path)
+        same = repository.save_snapshot(repository.snapshot(made.second))
+        repository.load_index()
+        place = repository.find(sha256(b"the same line again\n" * 40 + b"new").digest())
+        assert place is not None
+        flip(made.path / "data" / place.pack.hex()[:2] / place.pack.hex(), 8 * place.offset + 77)
+        (problem,) = check_all(reopen(made.path)).problems
+        assert {made.second, same} == set(problem.snapshots)
 
     def test_damage_hides_no_other(self, made: Made) -> None:
         """A damaged index file, snapshot, key, lock and pack are all found in one run."""
@@ -476,6 +490,26 @@ class TestMalformed:
         other = PackedBlob(blob.id, blob.type, 0, blob.length + 5, 0)
         indexes = {save_index(repository, (pack, [blob])), save_index(repository, (pack, [other]))}
         assert any(f"index/{name}" in named(check(reopen(made.path))) for name in indexes)
+
+    def test_config_of_another_repository(self, made: Made) -> None:
+        """One that was put there since the repository was opened is told: what opens it next goes by that."""
+        opened = reopen(made.path)
+        other = msgspec.structs.replace(opened.config, id=UNKNOWN)
+        opened.backend.save(FileKind.CONFIG, "", [opened.key.seal(msgspec.json.encode(other))])
+        assert [("config", "it is not the one that the repository was opened with")] == [
+            (problem.file, problem.reason) for problem in check_all(opened).problems
+        ]
+
+    @pytest.mark.parametrize("change", [{"kdf": "argon2"}, {"salt": b"short"}, {"data": b""}])
+    def test_key_that_opens_nothing(self, made: Made, change: dict[str, Any]) -> None:
+        """A key file that is whole, and yet no key, is named."""
+        opened = reopen(made.path)
+        file = next(filter(lambda entry: entry.current, opened.keys())).file
+        text = msgspec.json.encode(msgspec.structs.replace(file, **change))
+        name = sha256(text).hexdigest()
+        opened.backend.save(FileKind.KEY, name, [text])
+        (problem,) = check_all(opened).problems
+        assert (f"keys/{name}", "it is no key that can be used") == (problem.file, problem.reason)
 
     @pytest.mark.parametrize(
         ("blob", "sealed", "plain_length"),

@@ -58,6 +58,16 @@ class TestFind:
         assert 2 == len(list(index.places(blobs[7].id))) == len(list(index.places(ids[0])))
         assert 2005 == len(index) == len(list(index.blobs()))
 
+    def test_ids_that_begin_alike(self) -> None:
+        """Each has its own places, however many others begin with the same bytes."""
+        ids = [b"\x07\x07" + CHANCE.randbytes(30) for _ in range(5)]
+        index = Index()
+        pack, blobs = pack_of(*ids)
+        other, one = pack_of(ids[2])
+        index.load(encode_index([(pack, blobs), (other, one)]))
+        assert [1, 1, 2, 1, 1] == [len(list(index.places(blob))) for blob in ids]
+        assert {pack, other} == {place.pack for place in index.places(ids[2])}
+
     def test_empty(self) -> None:
         """An empty index knows nothing."""
         index = Index()

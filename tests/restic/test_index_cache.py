@@ -8,6 +8,8 @@ import pytest
 from symbiont_datad.restic.index import Index, encode_index
 from symbiont_datad.restic.index_cache import IndexCache
 from symbiont_datad.restic.pack import BlobType, PackedBlob
+from symbiont_datad.restic.writer import Writer
+from tests.restic.making import make_repository, reopen
 
 CHANCE = random.Random(11)
 FILES = {"a" * 64, "b" * 64}
@@ -87,3 +89,25 @@ def test_a_file_that_can_not_be_written_is_no_loss(path: Path) -> None:
     path.parent.write_bytes(b"in the way")
     IndexCache(path, "mine").save(index_of(1000)[0], FILES)
     assert IndexCache(path, "mine").load(FILES) is None
+
+
+def test_a_repository_reads_no_index_file_that_is_kept(tmp_path: Path) -> None:
+    """Only what has come since; without a place to keep it nothing is kept."""
+    repository = make_repository(tmp_path / "repository")
+    repository.keep_index()
+    with Writer(repository) as writer:
+        ids = [writer.store(BlobType.DATA, b"%d" % number)[0] for number in range(1200)]
+    (first,) = [path.name for path in (tmp_path / "repository/index").iterdir()]
+    opened = reopen(tmp_path / "repository")
+    opened.index_cache = IndexCache(tmp_path / "cache", opened.config.id)
+    opened.keep_index()  # it was not read
+    assert not (tmp_path / "cache").exists()
+    opened.load_index()
+    opened.keep_index()
+    (tmp_path / "repository/index" / first).write_bytes(b"nobody reads this")
+    with Writer(opened) as writer:
+        ids.append(writer.store(BlobType.DATA, b"new")[0])
+    again = reopen(tmp_path / "repository")
+    again.index_cache = IndexCache(tmp_path / "cache", again.config.id)
+    again.load_index()
+    assert all(again.find(blob) for blob in ids)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from symbiont_datad.restic.errors import Damaged
 from symbiont_datad.restic.facts import SIZE, ctime_of, name_of
 from symbiont_datad.restic.large import Large, large_tree, patched_tree
 from symbiont_datad.restic.tree import encode_tree
@@ -81,3 +82,17 @@ def test_another_text_does_not_fit() -> None:
         large.fits(one) for one in (text, text[:-1], b" " + text[1:], text[:-1] + b" ")
     ]
     assert Large([], array("I")).fits(encode_tree(()))
+
+
+def test_a_long_text_is_patched_a_piece_at_a_time() -> None:
+    """None of the pieces is much longer than a MiB, and together they are the text; one that is cut is damaged."""
+    text, large = anew({b"%04d" % number: 2000 for number in range(2000)})
+    gone = record(b"0007")
+    patch, _ = patched_tree(large, set(large.records) - {gone}, {b"1000a": node(b"1000a", 5)}, [record(b"1000a")])
+    pieces = [text[start : start + 100_000] for start in range(0, len(text), 100_000)]
+    found = [bytes(piece) for piece in patch.stream(pieces)]
+    assert patch.apply(text) == b"".join(found)
+    assert 4 == len(found)
+    assert max(map(len, found)) < 1.2 * (1 << 20)
+    with pytest.raises(Damaged, match="too short"):
+        list(patch.stream(pieces[:-2]))

@@ -29,7 +29,7 @@ from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.metadata import time_ns
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.records import Config, Lock, Snapshot, Summary, format_time, format_time_ns, parse_time
-from symbiont_datad.restic.repository import Repository, open_repository, read_whole
+from symbiont_datad.restic.repository import Repository, create_repository, open_repository, read_whole
 from symbiont_datad.restic.writer import Writer
 from tests.restic.making import IDENTITY, PASSWORD, make_repository, reopen
 
@@ -84,6 +84,33 @@ class TestCreate:
         with pytest.raises(RepositoryExists):
             make_repository(path)
         assert before == contents(path)
+
+    @pytest.mark.parametrize("seen", [True, False], ids=["which sees this key", "which does not see this key"])
+    def test_another_host_is_quicker(self, path: Path, seen: bool) -> None:
+        """Both end up in the same repository, and a key that does not open it goes."""
+        others: list[Repository] = []
+
+        class Beaten(LocalBackend):
+            """A directory in which another host makes a repository before this one looks for a config once more."""
+
+            looks = 0
+
+            def load(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
+                self.looks += kind is FileKind.CONFIG
+                if self.looks == 2 and not others:
+                    (own,) = (path / "keys").iterdir()
+                    if not seen:
+                        own.rename(path / "hidden")
+                    others.append(make_repository(path))
+                    if not seen:
+                        (path / "hidden").rename(own)
+                return super().load(kind, name, offset, length)
+
+        backend = Beaten(str(path))
+        repository = create_repository(backend, PASSWORD, IDENTITY, time.time(), scrypt=CHEAP, settle_s=0)
+        (other,) = others
+        assert (other.config, other.key_name) == (repository.config, repository.key_name)
+        assert [other.key_name] == os.listdir(path / "keys")
 
     def test_config_is_lost(self, path: Path) -> None:
         """Where a repository lost its config, no new one is made over it."""

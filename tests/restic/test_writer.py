@@ -351,3 +351,19 @@ def test_what_was_acknowledged_survives_a_kill(repository: Repository, path: Pat
     assert 9 == exit_code_in_child(store_and_die)
     repository.load_index()
     assert [noise(n) for n in range(12)] == [repository.load_blob(sha256(noise(n)).digest()) for n in range(12)]
+
+
+def test_what_was_sealed_elsewhere_is_stored_once(repository: Repository) -> None:
+    """However often it is given; and not at all where the repository has it, unless that copy is to go."""
+    plain = noise(5)
+    blob, text = sha256(plain).digest(), repository.key.seal(plain)
+    with Writer(repository) as writer:
+        for _ in range(3):
+            writer.store_sealed(blob, DATA, text, 0)
+    assert (1, len(text)) == (writer.added.data_blobs, writer.added.packed)
+    for again, count in ((False, 0), (True, 1)):
+        with Writer(repository) as writer:
+            writer.store_sealed(blob, DATA, text, 0, again=again)
+        assert count == writer.added.data_blobs
+    repository.load_index()
+    assert plain == repository.load_blob(blob)
