@@ -2,8 +2,11 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -157,3 +160,78 @@ def test_small_directories_are_for_one(fd: int, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     look_ahead(fd)
     assert alone(fd).keys() == {name for names, _ in look_at_all(fd, ()) for name in names}
+
+
+# What the other process says, message by message. It is run in a fork, where what it does can be measured.
+
+
+@contextmanager
+def answering(fd: int, ahead: str, first: bytes = b"") -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """The program in a process of its own: where it is asked, and where it answers. It was asked `first` before it
+    began. It ends, and ends well, when nobody asks any more.
+    """
+    (asked, asking), (answers, answering) = os.pipe(), os.pipe()
+    with open(asking, "wb") as questions, open(answers, "rb") as found:
+        questions.write(first)
+        questions.flush()
+
+        def serve() -> None:
+            os.close(asking)
+            os.close(answers)
+            sys.argv = ["", str(fd), ahead]
+            sys.stdin, sys.stdout = open(asked), open(answering, "w")  # noqa: SIM115
+            looking.main()
+
+        with warnings.catch_warnings():
+            # Python 3.12 and newer warn where threads exist (xdist has some). The child makes its own.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            try:
+                serve()
+            finally:
+                os._exit(1)
+        os.close(asked)
+        os.close(answering)
+        yield questions, found
+        questions.close()
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_it_answers_until_nobody_asks(fd: int) -> None:
+    """Facts of what is there, and nothing of a part with something that is not."""
+    with answering(fd, "") as (questions, found):
+        for names, expected in (([b"1.json", b"folder"], True), ([b"1.json", b"gone"], False), ([b"link"], True)):
+            looking._send(questions, b"/".join(names))
+            facts = looking._unpack(looking._receive(found))
+            assert (looking._look(fd, names).packed if expected else None) == (facts and facts.packed)
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["when it has done all", "before it has begun"])
+def test_it_goes_ahead_until_it_is_asked(at_once: bool, fd: int) -> None:
+    """All names, and as many of the last parts as it has done by then; after that it answers."""
+    ask = looking._LENGTH.pack(0)
+    with answering(fd, "ahead", ask if at_once else b"") as (questions, found):
+        if not at_once:
+            questions.write(ask)
+            questions.flush()
+        names = looking._receive(found).split(b"/")
+        assert looking._names_in(fd) == names
+        (count,) = looking._LENGTH.unpack(looking._receive(found))
+        done = [looking._unpack(looking._receive(found)) for _ in range(count)][::-1]
+        assert count == 0 if at_once else count <= len(looking._parts(names))
+        parts = looking._parts(names)[len(looking._parts(names)) - count :]
+        assert [looking._look(fd, part).packed for part in parts] == [facts.packed for facts in done if facts]
+        looking._send(questions, b"1.json")
+        facts = looking._unpack(looking._receive(found))
+        assert looking._look(fd, [b"1.json"]).packed == (facts and facts.packed)
+
+
+@pytest.mark.parametrize("text", [b"\7", looking._LENGTH.pack(100) + b"1.js"], ids=["length", "names"])
+def test_half_a_question_is_its_end(text: bytes, fd: int) -> None:
+    """Who asked is gone."""
+    with answering(fd, "") as (questions, found):
+        questions.write(text)
+        questions.flush()
+        questions.close()
+        assert b"" == found.read()

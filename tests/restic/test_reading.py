@@ -69,7 +69,7 @@ def dataset(count: int) -> Tree:
 
 
 def cleaning_up(versions: Path, turns: Callable[[int], bool]) -> Callable[[], bool]:
-    """Removes the first version that there is, when asked in this thread; `turns` tells whether, by how often it was."""
+    """Removes the first version that there is, when asked in this thread; `turns` says whether, by how often it was."""
     asked, here = iter(range(1_000_000)), threading.get_ident()
 
     def stopping() -> bool:

@@ -340,6 +340,26 @@ def test_a_directory_that_is_swapped_meanwhile_is_refused(tmp_path: Path) -> Non
     assert {"a": b"fine"} == read_tree(target / "ok")
 
 
+def test_a_file_that_is_replaced_while_its_content_comes_is_refused(tmp_path: Path) -> None:
+    """What took its place is not written to, and not removed; the file is told as failed."""
+    source = build_tree(tmp_path / "source", {"large": os.urandom(6 * MIB), "ok": b"fine"})
+    victim = build_tree(tmp_path / "outside", {"victim": b"precious"}) / "victim"
+    repository = make_repository(tmp_path / "repository")
+    name = snapshot(repository, source)
+    target = tmp_path / "target"
+
+    def swap() -> bool:
+        if (target / "large").exists():
+            (target / "large").unlink()
+            os.link(victim, target / "large")
+        return False
+
+    restored = restore(repository, name, target, Options(stopping=swap))
+    assert ((b"large", "another file took its place"),) == restored.failed
+    assert {"large": b"precious", "ok": b"fine"} == read_tree(target)
+    assert victim.samefile(target / "large")
+
+
 # Damage
 
 

@@ -16,6 +16,7 @@ from symbiont_datad.restic.crew import Crew
 from symbiont_datad.restic.errors import Interrupted
 from symbiont_datad.restic.filling import Small
 from symbiont_datad.restic.index import Place
+from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.metadata import Metadata
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.restorer import Options, Progress, Restored, Restorer
@@ -146,6 +147,17 @@ def test_one_who_is_not_root(open_path: Path, as_nobody: AsNobody) -> None:
     helped, alone = as_nobody(both)
     assert helped == alone
     assert state(target / "helped") == state(target / "alone")
+
+
+def test_what_lies_elsewhere_is_for_this_process(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """Other processes know only of directories; from any other place all comes back without them."""
+
+    class Elsewhere(LocalBackend):
+        """A storage of another kind."""
+
+    source, place, name = crowd
+    assert () == restore(reopen(Elsewhere(str(place))), name, tmp_path / "target", HELPED).failed
+    assert state(source) == state(tmp_path / "target")
 
 
 # Processes that are killed, and a restore that is to stop
