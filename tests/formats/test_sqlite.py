@@ -370,6 +370,15 @@ def test_a_read_only_file_system_will_do(tree: Path, scratch: Path) -> None:
         subprocess.run(["umount", tree], check=True)
 
 
+def test_a_large_database_that_holds_still_is_copied_in_steps(
+    tree: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pauses in which a writer could have its turn: it has its own bytes all the same."""
+    monkeypatch.setattr("symbiont_datad.formats.sqlite._STEP", 1 << 16)
+    path = make(tree / "x.db", "CREATE TABLE t AS SELECT randomblob(300000) AS bytes")
+    assert path.read_bytes() == copied(tree, b"x.db", scratch)
+
+
 @pytest.mark.slow
 def test_a_large_database_is_copied_between_two_transactions(tree: Path, scratch: Path) -> None:
     """A writer in rollback mode gets its turn within a large copy, which is then begun again, but not for ever."""

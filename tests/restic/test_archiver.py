@@ -444,6 +444,17 @@ def test_a_file_that_goes_from_a_very_large_directory(very_wide: Backups, monkey
     assert read_tree(very_wide.source) == read_snapshot(reopen(very_wide.repository), taken.name)
 
 
+def test_few_changes_among_very_many_files(very_wide: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are known don't pile up behind one that is read: each keeps its place."""
+    monkeypatch.setattr("symbiont_datad.restic.batches._FILES", 4)
+    very_wide.memory.unlink()
+    for number in (0, 50, 51):
+        (very_wide.source / f"agents/{number:03}.json").write_bytes(b"changed")
+    taken = very_wide.take()
+    assert read_tree(very_wide.source) == read_snapshot(reopen(very_wide.repository), taken.name)
+    assert (0, 3) == (taken.archived.counts.files_new, taken.archived.counts.files_changed)
+
+
 @pytest.mark.parametrize("size", ["large", "very large"])
 @pytest.mark.parametrize("change", ["name", "a new file deep down"])
 def test_a_large_directory_whose_tree_is_damaged(change: str, size: str, request: pytest.FixtureRequest) -> None:

@@ -733,3 +733,17 @@ def test_a_repository_of_version_1_is_pruned(tmp_path: Path) -> None:
 
         assert "no errors were found" in restic(program, path, "check", "--read-data")
         assert {"b": b"b" * 9000} == read_snapshot(reopen(path), snapshots[1][0])
+
+
+def test_an_index_of_many_blobs_is_divided(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more is left of index files than one may name, several stand in for them; nothing is lost between two."""
+
+    def indexes(path: Path) -> int:
+        prune(reopen(path))
+        made.check(path)
+        assert 0 == prune(reopen(path)).packs_removed
+        return len(list((path / "index").iterdir()))
+
+    whole = indexes(shutil.copytree(made.path, tmp_path / "whole"))
+    monkeypatch.setattr("symbiont_datad.restic.prune.ROLL_OVER", 1)
+    assert whole < indexes(made.path)

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -15,7 +16,7 @@ from symbiont_datad.restic.reading import open_regular
 from tests.conftest import AsNobody
 from tests.formats.test_sqlite import LEFT_WAL, holding, query
 from tests.restic.making import read_snapshot, reopen
-from tests.restic.test_archiver import Backups
+from tests.restic.test_archiver import SETTLED_S, Backups
 from tests.support import NOBODY, Link, Tree, build_tree
 
 
@@ -91,6 +92,22 @@ def test_a_dataset_that_holds_still_is_read_once(backups: Backups) -> None:
     assert {"set": {**dataset(3), "data": {"a": b"rows", "b": b"more rows"}}} == read_snapshot(
         reopen(backups.repository), backups.take().name
     )
+
+
+@pytest.mark.slow
+def test_a_dataset_that_is_remembered_is_read_where_it_has_changed(backups: Backups) -> None:
+    """When it has held still for long enough; also when nothing but what is below it has changed."""
+    build_tree(backups.source, {"set": dataset(3)})
+    backups.take()
+    time.sleep(SETTLED_S)
+    backups.take()
+    counts = backups.take().archived.counts
+    assert (0, 0, 4) == (counts.files_new, counts.files_changed, counts.files_unmodified)
+    (backups.source / "set/data/a").write_bytes(b"other rows")
+    taken = backups.take()
+    assert (1, 3) == (taken.archived.counts.files_changed, taken.archived.counts.files_unmodified)
+    expected = {**dataset(3), "data": {"a": b"other rows"}}
+    assert {"set": expected} == read_snapshot(reopen(backups.repository), taken.name)
 
 
 def test_a_dataset_is_read_again_when_versions_go_meanwhile(backups: Backups) -> None:
