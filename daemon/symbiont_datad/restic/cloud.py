@@ -31,6 +31,7 @@ _STORES: dict[str, type[S3Store] | type[GCSStore] | type[AzureStore]] = {
     "az": AzureStore,
 }
 _OBJECT = re.compile(r"(?:data/([0-9a-f]{2})/(?=\1)|(?:keys|index|snapshots|locks)/)([0-9a-f]{64})")
+_ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~%/-]*)?")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
@@ -215,8 +216,6 @@ class CloudBackend:
             return RepositoryError(f"{where} can't be {done}: {answer}")
         if status:
             return Unavailable(f"{where} can't be {done} now: {answer}")
-        if "BadScheme" in text:
-            return RepositoryError(f"{where} can't be {done}: the endpoint is no URL that can be used")
         reason = next((why for sign, why in _REASONS if sign in text), "the connection failed")
         return Unavailable(f"{where} can't be reached: {reason}")
 
@@ -242,7 +241,12 @@ def _code(text: str) -> str:
 
 
 def _http_allowed(cloud: Cloud, endpoint: str, environ: Mapping[str, str]) -> bool:
-    """Whether the endpoint is one without TLS that may be used: on this machine, or because the user says so."""
+    """Whether the endpoint is one without TLS that may be used: on this machine, or because the user says so.
+
+    Raises RepositoryError, also for one that is no address: obstore would end in a panic then, or ask nobody.
+    """
+    if endpoint and not _is_address(endpoint):
+        raise RepositoryError("the endpoint is no address of a server: give it as https://host or https://host:port")
     if not endpoint.startswith("http://"):
         return False
     host = urlsplit(endpoint).hostname or ""
@@ -251,6 +255,13 @@ def _http_allowed(cloud: Cloud, endpoint: str, environ: Mapping[str, str]) -> bo
     raise RepositoryError(
         f"the endpoint at {host} would be used without TLS: give it as https://, or set {cloud.allow_http}=true"
     )
+
+
+def _is_address(endpoint: str) -> bool:
+    try:
+        return bool(_ENDPOINT.fullmatch(endpoint) and urlsplit(endpoint).port != 0)
+    except ValueError:  # there is no such port
+        return False
 
 
 def _on_loopback(host: str) -> bool:
