@@ -190,6 +190,20 @@ def test_a_fight_is_not_fought(tmp_path: Path) -> None:
         assert eventually(lambda: well(target), 10)
 
 
+@pytest.mark.slow
+def test_a_fight_that_is_over_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once what undid the repairs has stopped for a while, that is said once, and nothing is held back any more."""
+    monkeypatch.setattr("symbiont_datad.guard.backoff._WINDOW_S", 0.5)
+    with guarding(mine(tmp_path / "data"), replace(SCANNING, backoff_after=1)) as running:
+        target = tmp_path / "data/logs/audit"
+        while not running.said("repair_backed_off"):
+            target.chmod(0o700)
+            time.sleep(0.005)
+        assert eventually(lambda: bool(running.said("repair_resumed")), 30)
+        assert ["logs/audit"] == running.said("repair_resumed")
+        assert (True, (), []) == (well(target), running.guard.backing_off(), running.guard.warnings())
+
+
 def test_the_guard_rests_once_a_held_back_path_is_well(tmp_path: Path) -> None:
     """After a wait for a path that is well by then, the loop sleeps: it takes no turn and no time."""
     with guarding(mine(tmp_path / "data"), replace(SETTINGS, backoff_after=1)) as running:

@@ -2,9 +2,10 @@
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -165,6 +166,14 @@ def test_small_directories_are_for_one(fd: int, monkeypatch: pytest.MonkeyPatch)
 # What the other process says, message by message. It is run in a fork, where what it does can be measured.
 
 
+def rest(pid: int) -> None:
+    """Wait until a process waits for something, or a while where nobody knows: then it has done all that it can."""
+    until = time.monotonic() + 5
+    with suppress(FileNotFoundError):
+        while time.monotonic() < until and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.001)
+
+
 @contextmanager
 def answering(fd: int, ahead: str, first: bytes = b"") -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """The program in a process of its own: where it is asked, and where it answers. It was asked `first` before it
@@ -193,6 +202,8 @@ def answering(fd: int, ahead: str, first: bytes = b"") -> Iterator[tuple[IO[byte
                 os._exit(1)
         os.close(asked)
         os.close(answering)
+        if not first:
+            rest(pid)
         yield questions, found
         questions.close()
         assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

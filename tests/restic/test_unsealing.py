@@ -20,8 +20,10 @@ from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.metadata import Metadata
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.restorer import Options, Progress, Restored, Restorer
+from symbiont_datad.restic.tree import Attribute, decode_tree, encode_node, encode_tree
 from symbiont_datad.restic.unsealing import Done, make_files
 from symbiont_datad.restic.wanted import want
+from symbiont_datad.restic.writer import Writer
 from tests.conftest import AsNobody
 from tests.restic.making import make_repository, reopen, snapshot
 from tests.restic.test_archiver import crew
@@ -147,6 +149,34 @@ def test_one_who_is_not_root(open_path: Path, as_nobody: AsNobody) -> None:
     helped, alone = as_nobody(both)
     assert helped == alone
     assert state(target / "helped") == state(target / "alone")
+
+
+def test_what_cant_be_set_is_told(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """Content without an attribute is better than none: it is there, and who has written it makes no difference."""
+    if os.geteuid():
+        pytest.skip("only root is told of attributes of the system")
+    source, place, name = crowd
+    repository = reopen(place)
+    root = tree_of(repository, name)
+    nodes = decode_tree(repository.load_blob(bytes.fromhex(root.subtree)))
+    folder = next(node for node in nodes if node.name == "a")
+    inner = decode_tree(repository.load_blob(bytes.fromhex(folder.subtree)))
+    for node in inner:
+        node.extended_attributes = [*node.extended_attributes, Attribute("nobody.knows", b"x")]
+    with Writer(repository) as writer:
+        tree, _ = writer.store(BlobType.TREE, encode_tree(map(encode_node, inner)))
+        folder.subtree = tree.hex()
+        top, _ = writer.store(BlobType.TREE, encode_tree(map(encode_node, nodes)))
+    found = []
+    for target, options in (("helped", HELPED), ("alone", Options())):
+        with opened(tmp_path / target) as fd:
+            found.append(Restorer(reopen(place), fd, options).restore(top))
+        for path in source.rglob("*"):
+            if path.is_file():
+                assert path.read_bytes() == (tmp_path / target / path.relative_to(source)).read_bytes()
+    assert found[0] == found[1]
+    assert {b"a/" + node.raw_name for node in inner} == {path for path, _ in found[0].failed}
+    assert {"its attribute nobody.knows can't be set"} == {reason.partition(": ")[0] for _, reason in found[0].failed}
 
 
 def test_what_lies_elsewhere_is_for_this_process(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
