@@ -115,7 +115,9 @@ def _verified(data: bytes) -> None:
 def _quiet(data: bytes) -> None:
     """What a sweep that left nothing to do has noted of itself."""
     with scratch() as folder, Ledger(folder / "ledger.db") as ledger:
-        settings = SimpleNamespace(backup_count=3, settle_s=1.0, state=None)
+        secrets = SimpleNamespace(key=None, key_file=str(folder / "key"))
+        repository = SimpleNamespace(secrets=secrets)
+        settings = SimpleNamespace(backup_count=3, settle_s=1.0, state=None, repository=repository)
         layout = SimpleNamespace(root="/")
         context = SimpleNamespace(
             settings=settings, layout=layout, ledger=ledger, now=1.0, stopping=lambda: False, dry_run=False

@@ -149,6 +149,7 @@ def test_which_snapshot_is_meant_has_to_be_there(settings: JobSettings, tmp_path
     with pytest.raises(DatadError, match=r"logs/none: is not in snapshot"):
         choose(repository, settings.layout.root, "latest", ("logs/none",), None, ())
     backed_up(settings)
+    repository = opened(settings.repository)  # one that knows of the second
     with pytest.raises(DatadError, match="no snapshot has logs/none and logs/system"):
         choose(repository, settings.layout.root, "latest", ("logs/none", "logs/system"), None, ())
 

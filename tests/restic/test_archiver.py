@@ -219,8 +219,8 @@ class Settled:
 def settled_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
     """Everything that has to be of some age, made at once: to wait in each test would take minutes."""
     at = tmp_path_factory.mktemp("settled")
-    copies = [build_tree(at / f"{number}" / "source", TREE).parent for number in range(2 * len(CHANGES) + 12)]
-    wide = [build_tree(at / f"wide{number}" / "source", WIDE).parent for number in range(3 * len(CHANGES) + 9)]
+    copies = [build_tree(at / f"{number}" / "source", TREE).parent for number in range(2 * len(CHANGES) + 20)]
+    wide = [build_tree(at / f"wide{number}" / "source", WIDE).parent for number in range(3 * len(CHANGES) + 20)]
     with ExitStack() as held:
         unreadable = None
         if os.geteuid() == 0:
