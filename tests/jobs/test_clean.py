@@ -371,6 +371,7 @@ def test_what_of_a_directory_cant_be_removed_waits_in_the_quarantine(open_path: 
     assert (Outcome.LEFT, True) == (report.outcome, place.startswith(".quarantine/"))
 
 
+@pytest.mark.slow
 def test_asked_to_stop_while_it_looks_into_backups_nothing_goes_half(tmp_path: Path) -> None:
     """Wherever it is asked: what stays is whole, and what has gone is held by a backup."""
     settings = settings_for(tmp_path, HISTORY)

@@ -77,6 +77,7 @@ def test_what_the_snapshot_does_not_hold_stays(settings: JobSettings, home: Home
     assert [broken] == [path for path in (home.base / "project/vectors").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_asked_to_stop_each_file_is_somewhere(settings: JobSettings, home: Home) -> None:
     """Before the snapshot nothing goes; after it what has gone is in it, and the next run does the rest."""
     home.migrate()

@@ -303,6 +303,7 @@ def test_a_database_that_needs_its_own_program_is_left(settings: JobSettings, tm
     assert before == rows(path)
 
 
+@pytest.mark.slow
 def test_without_room_for_a_copy_it_is_left(settings: JobSettings, tmp_path: Path) -> None:
     """SQLite rewrites a database beside itself: so much has to be free."""
     if os.geteuid() != 0:
@@ -366,6 +367,7 @@ def work(path: Path, **order: object) -> "subprocess.CompletedProcess[str]":
         os.close(fd)
 
 
+@pytest.mark.slow
 def test_a_file_that_got_another_name_meanwhile_is_left(tmp_path: Path) -> None:
     """As does what is no file any more: nobody knows what would be written to."""
     path = vector_table(tmp_path / "db")
@@ -417,6 +419,7 @@ def test_readers_of_an_older_state_are_not_waited_for_long(tmp_path: Path, monke
 # Asked to stop
 
 
+@pytest.mark.slow
 def test_asked_to_stop_before_or_after_the_snapshot(settings: JobSettings, tmp_path: Path) -> None:
     """The collection is as it was, and a snapshot is whole or none."""
     path = vector_table(tmp_path / DB)
@@ -431,6 +434,7 @@ def test_asked_to_stop_before_or_after_the_snapshot(settings: JobSettings, tmp_p
     assert Outcome.DONE == optimize(settings).report.outcome
 
 
+@pytest.mark.slow
 def test_asked_to_stop_the_process_is_ended(settings: JobSettings, tmp_path: Path) -> None:
     """It waits for a reader just then: the database is whole, and the next run does what is left."""
     path = vector_table(tmp_path / DB)

@@ -94,6 +94,7 @@ def all_lines(log: Path, *others: Path) -> Counter[bytes]:
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["collapse", "rename"])
+@pytest.mark.slow
 def test_another_file_takes_the_logs_place(collapsing: Path, held: bool) -> None:
     """As a program's own rotation does it: each line is somewhere, and none is there twice."""
     settings, log = log_settings_for(collapsing), log_in(collapsing)
@@ -107,6 +108,7 @@ def test_another_file_takes_the_logs_place(collapsing: Path, held: bool) -> None
         assert Counter(lines(COUNT + done).splitlines()) == all_lines(log, *[aside] * done)
 
 
+@pytest.mark.slow
 def test_lines_that_come_while_a_log_is_copied_are_in_its_archive(uncollapsing: Path) -> None:
     """What is written before the cut is copied as well, with or without its end."""
     settings, log = log_settings_for(uncollapsing, allow_copytruncate=True, compress="none"), log_in(uncollapsing)
@@ -143,6 +145,7 @@ def test_a_writer_with_a_place_of_its_own_comes_while_it_is_copied(collapsing: P
 
 
 @pytest.mark.parametrize("path", ["system/a.log", "audit/a.log"])
+@pytest.mark.slow
 def test_whoever_opens_a_log_meanwhile_keeps_it(tmp_path: Path, path: str) -> None:
     """Before it is renamed it is left; after that it gets its place back, and no archive of it is expected."""
     settings = log_settings_for(tmp_path)
