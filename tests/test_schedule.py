@@ -313,15 +313,6 @@ def test_nothing_starts_after_stop(schedule: Schedule, jobs: Jobs, clock: Clock)
     assert 0 == jobs.runs["a"]
 
 
-def test_what_was_asked_for_comes_though_the_clock_is_set_back(schedule: Schedule, jobs: Jobs, clock: Clock) -> None:
-    """It does not wait for a week."""
-    schedule.start([], {})
-    schedule.soon("templates", 0.5)
-    clock.jump(-7 * DAY)
-    schedule.check_clock()
-    jobs.wait_for("templates", 1)
-
-
 def test_jobs_of_one_timetable_have_the_same_longest_pause(schedule: Schedule, clock: Clock) -> None:
     """However often it is asked for."""
     schedule.start([Timetable("a", every_s=DAY), Timetable("b", every_s=DAY)], {"a": clock(), "b": clock()})
