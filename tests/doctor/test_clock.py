@@ -1,6 +1,7 @@
 """The clock: what is wrong with it, by what was seen."""
 
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from symbiont_datad.doctor import clock
 from symbiont_datad.doctor.clock import Clock
+from symbiont_datad.fsops import machine
 from symbiont_datad.ledger import Ledger
 from symbiont_datad.live import LiveState
 
@@ -52,3 +54,9 @@ def test_a_ledger_that_can_not_be_read_tells_no_time(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
             db.execute("drop table runs")
         assert clock.look(ledger, None, None).last_run is None
+
+
+def test_where_the_system_does_not_tell_nothing_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux tells whether something keeps the clock right; of others it is not asked."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert machine.clock_is_synchronised() is None

@@ -139,6 +139,9 @@ def test_a_file_system_is_flushed(tmp_path: Path) -> None:
         assert sync_file_system(fd) is hasattr(copying._LIBC, "syncfs")
     finally:
         os.close(fd)
+    if hasattr(copying._LIBC, "syncfs"):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            sync_file_system(-1)
 
 
 @pytest.mark.slow

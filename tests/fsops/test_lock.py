@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from symbiont_datad.errors import ExitCode, Locked
-from symbiont_datad.fsops.lock import DirectoryLock, hold, holder
+from symbiont_datad.fsops.lock import DirectoryLock, _flock_holder, hold, holder
 from tests.conftest import AsNobody
 
 HOLD = """
@@ -181,3 +181,12 @@ def test_what_cannot_be_locked_is_let_pass(open_path: Path, as_nobody: AsNobody)
 
     as_nobody(check)
     assert time.monotonic() - begun < 5
+
+
+def test_of_a_directory_that_nobody_holds_nobody_is_named(tmp_path: Path) -> None:
+    """Whatever others hold meanwhile."""
+    (tmp_path / "other").mkdir()
+    other = DirectoryLock(str(tmp_path / "other"), "taken")
+    other.take()
+    assert _flock_holder(tmp_path.stat()) is None
+    other.release()

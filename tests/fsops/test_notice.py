@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from symbiont_datad.fsops import notice
 from symbiont_datad.fsops.notice import Notices
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: inotify")
@@ -105,3 +106,17 @@ def test_what_was_closed_is_left_alone(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     assert not notices.follow(fd, 1)
     os.close(fd)
+
+
+def test_where_there_is_no_inotify_nothing_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait ends with its time, or when it is woken."""
+    monkeypatch.setattr(notice, "_LIBC", object())
+    notices = Notices()
+    fd = os.open(tmp_path, os.O_RDONLY)
+    assert not notices.follow(fd, 1)
+    os.close(fd)
+    (tmp_path / "a").write_bytes(b"x")
+    assert not notices.wait(0.01).files
+    notices.wake()
+    notices.wait(60.0)
+    notices.close()

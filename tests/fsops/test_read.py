@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from symbiont_datad.fsops import read
 from symbiont_datad.fsops.read import opened_regular, read_unchanged
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.fsops.walk import Entry, look
@@ -114,3 +115,11 @@ with opened_regular("a", int(sys.argv[1])) as fd:
     found = subprocess.run([sys.executable, "-c", program, str(fd)], pass_fds=(fd,), capture_output=True, text=True)
     os.close(fd)
     assert ("0123\n", "", 0) == (found.stdout, found.stderr, found.returncode)
+
+
+def test_where_every_read_leaves_its_trace(
+    reading: Callable[..., bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On systems without O_NOATIME the content is the same."""
+    monkeypatch.setattr(read, "_NOATIME", 0)
+    assert b"0123456789" == reading()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from symbiont_datad.fsops import swap
+from symbiont_datad.fsops import rename, swap
 from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned
 from symbiont_datad.fsops.swap import STAGED, Changed, exchange, put_in_place, stage_file, staging
 from tests.conftest import AsNobody
@@ -26,7 +26,7 @@ NODES: list[Data | bytes | Link] = [b"content", {"a": {"b": b"deep"}, "l": Link(
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to exchange; the second is that of systems without renameat2(2)."""
     if request.param == "in steps":
-        monkeypatch.setattr(swap, "_exchange", swap._exchange_in_steps)
+        monkeypatch.setattr(rename, "_LIBC", object())
 
 
 def swap_in(root: Path, path: str, new: Data | bytes | Link) -> str | None:
@@ -68,6 +68,25 @@ def test_what_was_not_there_is_just_put_there(tmp_path: Path) -> None:
     build_tree(tmp_path, {"state": {}})
     assert swap_in(tmp_path, "state/a.json", b"new") is None
     assert {"state": {"a.json": b"new"}, QUARANTINE: {}} == read_tree(tmp_path)
+
+
+def test_where_all_cant_be_flushed_at_once_each_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put in place is durable on systems without syncfs(2) as well: files and directories, no link."""
+    synced: set[int] = set()
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.add(os.fstat(fd).st_ino)
+        real(fd)
+
+    monkeypatch.setattr(swap, "_LIBC", object())
+    monkeypatch.setattr(os, "fsync", fsync)
+    new: Data = {"a": b"1", "d": {"b": b"2", "link": Link("../../outside")}}
+    build_tree(tmp_path, {"outside": b"theirs"})
+    swap_in(tmp_path, "state", new)
+    assert new == read_tree(tmp_path / "state")
+    assert {(tmp_path / "state" / path).stat().st_ino for path in ("", "a", "d", "d/b")} <= synced
+    assert (tmp_path / "outside").stat().st_ino not in synced
 
 
 def test_a_stage_that_is_not_used_goes(tmp_path: Path) -> None:

@@ -968,3 +968,17 @@ def test_links_and_pipes_that_are_replaced_while_a_large_file_is_read(tmp_path: 
     expected: Tree = {"a": bytes(2 << 20), "d": Link("x")}
     assert expected == read_snapshot(reopen(backups.repository), taken.name)
     assert {**expected, "b": b"a file"} == read_snapshot(reopen(backups.repository), backups.take().name)
+
+
+def test_a_link_that_may_not_be_looked_at_any_more_is_named(open_path: Path, as_nobody: AsNobody) -> None:
+    """And left out, as a file is that may not be read; once it may be, it is in the next snapshot."""
+    backups = Backups(open_path, Options(IDENTITY, spool_from=1))
+    build_tree(backups.source, {"a": b"one", "b": Link("a")})
+    os.truncate(backups.source / "a", 2 << 20)
+    for path in (open_path, *open_path.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    close = after_listing(lambda: backups.source.chmod(0o400))
+    unread = as_nobody(lambda: backups.take(stopping=close).archived.unread)
+    assert {(os.fsencode(backups.source / name), "Permission denied") for name in "ab"} == set(unread)
+    backups.source.chmod(0o755)
+    assert () == backups.take().archived.unread
