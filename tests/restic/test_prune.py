@@ -738,12 +738,16 @@ def test_a_repository_of_version_1_is_pruned(tmp_path: Path) -> None:
 def test_an_index_of_many_blobs_is_divided(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where more is left of index files than one may name, several stand in for them; nothing is lost between two."""
 
-    def indexes(path: Path) -> int:
-        prune(reopen(path))
+    def indexes(path: Path, at_most: int) -> int:
+        repository = reopen(path)
+        found = survey(repository, Progress(), never)
+        planned = plan(found, THOROUGH)
+        with monkeypatch.context() as patch:
+            patch.setattr("symbiont_datad.restic.prune.ROLL_OVER", at_most)
+            carry_out(repository, found, planned, Progress(), never)
         made.check(path)
         assert 0 == prune(reopen(path)).packs_removed
         return len(list((path / "index").iterdir()))
 
-    whole = indexes(shutil.copytree(made.path, tmp_path / "whole"))
-    monkeypatch.setattr("symbiont_datad.restic.prune.ROLL_OVER", 1)
-    assert whole < indexes(made.path)
+    whole = indexes(shutil.copytree(made.path, tmp_path / "whole"), 50_000)
+    assert whole < indexes(made.path, 1)
