@@ -147,6 +147,8 @@ NAMES = st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categor
             gid=st.integers(0, 2**32 - 2),
             mtime_ns=st.integers(-(10**18), 10**19),
             size=st.just(3),
+            target=st.just(""),  # a file has none
+            digest=st.just(b""),
         ),
         max_size=5,
     )
