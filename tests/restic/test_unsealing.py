@@ -10,15 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from symbiont_datad.restic.crew import Crew
 from symbiont_datad.restic.errors import Interrupted
-from symbiont_datad.restic.filling import Small
 from symbiont_datad.restic.index import Place
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.metadata import Metadata
+from symbiont_datad.restic.notes import small_note
 from symbiont_datad.restic.pack import BlobType
 from symbiont_datad.restic.restorer import Options, Progress, Restored, Restorer
 from symbiont_datad.restic.tree import Attribute, decode_tree, encode_node, encode_tree
@@ -110,6 +109,24 @@ def test_what_is_there_stays(crowd: tuple[Path, Path, str], tmp_path: Path) -> N
     assert "100" == os.readlink(target / "a/101")
     assert b"x" == (target / "a/102/x").read_bytes()
     assert (source / "a/103").read_bytes() == (target / "a/103").read_bytes()
+
+
+def test_only_what_the_restore_made_is_left_to_others(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """In a directory that was there before, a file that was just written may be somebody else's: nobody is asked."""
+    _, place, name = crowd
+
+    def seen(target: Path) -> list[int]:
+        found: list[int] = []
+
+        def stopping() -> bool:
+            found.extend(crew())
+            return False
+
+        restore(reopen(place), name, target, Options(crew_from=1, stopping=stopping))
+        return found
+
+    assert [] == seen(build_tree(tmp_path / "there", {"a": {}, "b": {}, "few": {}}))
+    assert [] != seen(tmp_path / "made")
 
 
 def test_a_target_that_is_full(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
@@ -225,13 +242,13 @@ def test_one_that_is_killed_leaves_nothing_of_its_own(tmp_path: Path) -> None:
     os.link(target / "third", tmp_path / "another name")
     place = Place(bytes(32), BlobType.DATA, 0, 100, 0)
     metadata = Metadata(0o600, 0, 0, (0, 0), (0, 0), [])
-    notes = [bytes(4) + msgspec.msgpack.encode(Small(name, metadata)) for name in (b"first", b"second", b"third")]
+    notes = [small_note(1, name, metadata) for name in (b"first", b"second", b"third")]
     wanted = [want(bytes(32), place, note) for note in notes]
     time.sleep(0.05)  # more than a tick of any clock
     with opened(target) as fd, Crew("tests.restic.dying", b"") as dying:
-        assert Done(0, 0, wanted, ()) == make_files(dying, fd, "00" * 32, 4, wanted)
+        assert Done(0, 0, wanted, ()) == make_files(dying, fd, "00" * 32, wanted)
         assert dying.failed
-        assert Done(0, 0, wanted, ()) == make_files(dying, fd, "00" * 32, 4, wanted)
+        assert Done(0, 0, wanted, ()) == make_files(dying, fd, "00" * 32, wanted)
     assert {"other": b"mine", "third": b"mine too"} == {path.name: path.read_bytes() for path in target.iterdir()}
 
 

@@ -2,10 +2,9 @@
 
 import os
 
-import msgspec
-
 from symbiont_datad.restic.chunk import LARGEST
-from symbiont_datad.restic.metadata import Metadata, apply
+from symbiont_datad.restic.metadata import apply
+from symbiont_datad.restic.notes import Small
 from symbiont_datad.restic.target import place
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -17,13 +16,6 @@ _HOLE = bytes(64 << 10)
 """Zeros at the begin or end of a blob are not written from so many on."""
 
 _ZEROS = bytes(LARGEST)
-
-
-class Small(msgspec.Struct, array_like=True, gc=False):
-    """A file of one blob, as it is noted for `Fetch`."""
-
-    name: bytes
-    metadata: Metadata
 
 
 def make_small(

@@ -16,20 +16,18 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import msgspec
-
 from symbiont_datad.restic.crew import Crew
 from symbiont_datad.restic.errors import Damaged, Interrupted, Missing, RepositoryError
 from symbiont_datad.restic.fetch import Fetch, TreeLoader
-from symbiont_datad.restic.filling import CREATE, Small, make_small, put
+from symbiont_datad.restic.filling import CREATE, make_small, put
 from symbiont_datad.restic.find import blob_id, nodes_of
 from symbiont_datad.restic.index import Place
 from symbiont_datad.restic.metadata import Metadata, apply, apply_by_name, metadata_of
+from symbiont_datad.restic.notes import Small, by_directory, directory_of, piece_note, piece_of, small_note, small_of
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.target import Reach, Target, place, refuse_other, temporary_name
 from symbiont_datad.restic.tree import Node, is_safe_name
 from symbiont_datad.restic.unsealing import make_files, unsealing_crew
-from symbiont_datad.restic.wanted import by_note
 
 Select = Callable[[bytes, Node], bool]
 """Whether an entry is wanted, by its path relative to the tree. A directory that isn't is left out with all in it."""
@@ -64,8 +62,8 @@ class Options:
 
     `overwrite`: a file takes the place of one that is there (when it is whole), instead of being listed as failed.
     Directories are merged either way. `stopping` is asked between two pieces of a pack or so. `crew_from`: from so many
-    small files on processes of their own write them (see `unsealing`), which take 0.1 s to start; never if they may
-    overwrite.
+    small files on, in directories that the restore makes, processes of their own write them (see `unsealing`); those
+    take 0.1 s to start.
     """
 
     overwrite: bool = False
@@ -92,22 +90,6 @@ class Restored:
 
     counts: Counts
     failed: tuple[tuple[bytes, str], ...]
-
-
-class _Piece(msgspec.Struct, array_like=True, gc=False):
-    """One blob of a larger file, as it is noted for `Fetch`; `position` in the file in bytes."""
-
-    file: int
-    position: int
-
-
-_NUMBER = 4
-"""Bytes that a note begins with: the number of the directory, big-endian, of a file of one blob, or `_LARGE`."""
-_LARGE = b"\xff" * _NUMBER
-
-_encode = msgspec.msgpack.Encoder().encode
-_small = msgspec.msgpack.Decoder(Small).decode
-_piece = msgspec.msgpack.Decoder(_Piece).decode
 
 
 @dataclass(slots=True)
@@ -292,18 +274,19 @@ class Restorer:
         metadata = metadata_of(node)
         self._progress.total_bytes += size
         if len(places) == 1:
-            self._fetch.want(*places[0], number.to_bytes(_NUMBER, "big") + _encode(Small(name, metadata)))
-            self._smalls += 1
-            if self._smalls == self._options.crew_from and not self._options.overwrite:
-                self._crew = unsealing_crew(self._repository.backend, self._repository.key)
-                if self._crew is not None:
-                    self._crew.start(_HELPERS)
+            self._fetch.want(*places[0], small_note(number, name, metadata))
+            if self._target.ours[number]:
+                self._smalls += 1
+                if self._smalls == self._options.crew_from:
+                    self._crew = unsealing_crew(self._repository.backend, self._repository.key)
+                    if self._crew is not None:
+                        self._crew.start(_HELPERS)
             return
         large = self._begin(reach.fd(number), number, name, metadata, size, len(places))
         self._large.append(large)
         position = 0
         for blob, found in places:
-            self._fetch.want(blob, found, _LARGE + _encode(_Piece(len(self._large) - 1, position)))
+            self._fetch.want(blob, found, piece_note(len(self._large) - 1, position))
             position += found.size
         if not places:
             self._finish(reach, large)
@@ -333,11 +316,12 @@ class Restorer:
 
     def _deliver(self, reach: Reach, note: bytes, plain: bytes) -> None:
         try:
-            if note.startswith(_LARGE):
-                wanted = _piece(note[_NUMBER:])
-                self._write_piece(reach, self._large[wanted.file], wanted.position, plain)
+            directory = directory_of(note)
+            if directory is None:
+                piece = piece_of(note)
+                self._write_piece(reach, self._large[piece.file], piece.position, plain)
             else:
-                self._write_small(reach, int.from_bytes(note[:_NUMBER], "big"), _small(note[_NUMBER:]), plain)
+                self._write_small(reach, directory, small_of(note), plain)
         except OSError as error:
             self._fail(self._path(note), error)
 
@@ -355,17 +339,16 @@ class Restorer:
         crew = self._crew
         assert crew is not None
         left: list[bytes] = []
-        for start, wanted in by_note(group, _NUMBER).items():
-            if start == _LARGE or len(wanted) < _FEW or crew.failed:
+        for directory, wanted in by_directory(group).items():
+            if directory is None or not self._target.ours[directory] or len(wanted) < _FEW or crew.failed:
                 left += wanted
                 continue
-            directory = int.from_bytes(start, "big")
             try:
                 dir_fd = reach.fd(directory)
             except OSError:  # each file is told as failed with it
                 left += wanted
                 continue
-            done = make_files(crew, dir_fd, pack, _NUMBER, wanted)
+            done = make_files(crew, dir_fd, pack, wanted)
             left += done.left
             for name, code, reason in done.failed:
                 self._fail(self._target.path(directory, name), OSError(code, reason))
@@ -474,10 +457,11 @@ class Restorer:
 
     def _path(self, note: bytes) -> bytes:
         """What a note is of."""
-        if note.startswith(_LARGE):
-            large = self._large[_piece(note[_NUMBER:]).file]
+        directory = directory_of(note)
+        if directory is None:
+            large = self._large[piece_of(note).file]
             return self._target.path(large.directory, large.name)
-        return self._target.path(int.from_bytes(note[:_NUMBER], "big"), _small(note[_NUMBER:]).name)
+        return self._target.path(directory, small_of(note).name)
 
     def _fail(self, path: bytes, error: OSError | RepositoryError) -> None:
         """Note what could not be restored. Raises OSError when nothing else could be either."""

@@ -23,6 +23,8 @@ class Target:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.ours = [False]
+        """Whether it was made here: there is nothing in it but what was restored."""
         self.born: list[tuple[int, int] | None] = [None]
         """The user and group that a new file gets there, once one was made."""
         self._parents = [-1]
@@ -42,9 +44,13 @@ class Target:
 
         Raises OSError; NotADirectoryError when something else (a link, say) has the name.
         """
+        made = False
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent_fd)
-        return self.take(parent, parent_fd, name)
+            made = True
+        number = self.take(parent, parent_fd, name)
+        self.ours[number] = made
+        return number
 
     def take(self, parent: int, parent_fd: int, name: bytes) -> int:
         """The number of a directory that is there. Raises as `make` does."""
@@ -56,6 +62,7 @@ class Target:
         self._parents.append(parent)
         self._names.append(name)
         self.born.append(None)
+        self.ours.append(False)
         return len(self._parents) - 1
 
 

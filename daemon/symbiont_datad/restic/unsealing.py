@@ -17,8 +17,9 @@ from symbiont_datad.restic.backend import Backend
 from symbiont_datad.restic.crew import Crew, Serve
 from symbiont_datad.restic.crypto import Key
 from symbiont_datad.restic.errors import RepositoryError
-from symbiont_datad.restic.filling import Owner, Small, make_small
+from symbiont_datad.restic.filling import Owner, make_small
 from symbiont_datad.restic.local import LocalBackend
+from symbiont_datad.restic.notes import small_of
 from symbiont_datad.restic.wanted import note_of, read_group
 
 _TICK_NS = 10_000_000
@@ -33,10 +34,9 @@ class _Order(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Task(msgspec.Struct, array_like=True, gc=False):
-    """What is wanted of a piece of a pack; a note is a `Small` with so many bytes in front of it."""
+    """What is wanted of a piece of a pack, all of it small files."""
 
     pack: str
-    skip: int
     wanted: list[bytes]
 
 
@@ -60,14 +60,18 @@ def unsealing_crew(backend: Backend, key: Key) -> Crew | None:
     return Crew(__name__, msgspec.msgpack.encode(_Order(backend.location, key.to_master())))
 
 
-def make_files(crew: Crew, dir_fd: int, pack: str, skip: int, wanted: list[bytes]) -> Done:
-    """Have the crew make these files, none of which may be there. A process that was killed has left none."""
+def make_files(crew: Crew, dir_fd: int, pack: str, wanted: list[bytes]) -> Done:
+    """Have the crew make these files, none of which may be there. A process that was killed has left none.
+
+    The directory must be one that the restore has made: when a process is killed, what has one of the names and was
+    made since it was asked counts as its own.
+    """
     began = time.time_ns() - _TICK_NS
-    answer = crew.ask(msgspec.msgpack.encode(_Task(pack, skip, wanted)), dir_fd)
+    answer = crew.ask(msgspec.msgpack.encode(_Task(pack, wanted)), dir_fd)
     if answer is not None:
         return msgspec.msgpack.decode(answer, type=Done)
     for one in wanted:
-        _remove_since(dir_fd, msgspec.msgpack.decode(note_of(one)[skip:], type=Small).name, began)
+        _remove_since(dir_fd, small_of(note_of(one)).name, began)
     return Done(0, 0, wanted, ())
 
 
@@ -83,7 +87,6 @@ def serve(order: bytes) -> Serve:
     """What one of the processes does."""
     told = msgspec.msgpack.decode(order, type=_Order)
     backend, key = LocalBackend(told.location), Key.from_master(told.master)
-    decode = msgspec.msgpack.Decoder(Small).decode
 
     def answer(text: bytearray, dir_fd: int) -> bytes:
         task = msgspec.msgpack.decode(text, type=_Task)
@@ -97,7 +100,7 @@ def serve(order: bytes) -> Serve:
                     left += wanted
                     continue
                 for one in wanted:
-                    small = decode(note_of(one)[task.skip :])
+                    small = small_of(note_of(one))
                     try:
                         born, failure = make_small(dir_fd, small, plain, born, overwrite=False)
                     except OSError:

@@ -46,14 +46,6 @@ def note_of(wanted: bytes) -> bytes:
     return wanted[_HEAD.size :]
 
 
-def by_note(group: list[bytes], length: int) -> dict[bytes, list[bytes]]:
-    """What is wanted, in its order, by the first bytes of its note."""
-    found: dict[bytes, list[bytes]] = {}
-    for wanted in group:
-        found.setdefault(wanted[_HEAD.size : _HEAD.size + length], []).append(wanted)
-    return found
-
-
 def groups(wanted: list[bytes]) -> Iterator[list[bytes]]:
     """What is wanted of one pack, in order, in groups that are read at once."""
     group: list[bytes] = []
