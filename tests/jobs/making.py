@@ -108,6 +108,26 @@ def context(zipped: bool = True, text: str = "naïve ✓") -> bytes:
     return contexts.zipped(value) if zipped else contexts.plain(value)
 
 
+@dataclass(slots=True)
+class At:
+    """A `stopping` that says no, and does something when it is asked for the time with that number, the first being 0.
+
+    `done`: whether it was asked so often.
+    """
+
+    moment: int
+    do: Callable[[], object]
+    done: bool = False
+    _asked: int = 0
+
+    def __call__(self) -> bool:
+        if self._asked == self.moment:
+            self.do()
+            self.done = True
+        self._asked += 1
+        return False
+
+
 def stop_after(looks: int) -> Callable[[], bool]:
     """A `stopping` that says yes from the given look on."""
     seen = 0

@@ -13,7 +13,7 @@ from symbiont_datad.formats.state_name import context_name
 from symbiont_datad.jobs.context import JobSettings, Keep, StateSettings
 from symbiont_datad.report import Outcome
 from tests import contexts
-from tests.jobs.making import DAY, NOW, Ran, ledger_of, settings_for, stop_after, write
+from tests.jobs.making import DAY, NOW, At, Ran, ledger_of, settings_for, stop_after, write
 from tests.jobs.snapshotting import cheap_repository
 from tests.jobs.test_heal import (
     agents,
@@ -45,18 +45,10 @@ def at_each_moment(
     """
     for moment in count():
         prepare()
-        looks = 0
-
-        def stopping(moment: int = moment) -> bool:
-            nonlocal looks
-            if looks == moment:
-                do()
-            looks += 1
-            return False
-
-        ran = sweep(settings, stopping=stopping, now=NOW + moment)
-        yield looks > moment, ran
-        if looks <= moment:
+        at = At(moment, do)
+        ran = sweep(settings, stopping=at, now=NOW + moment)
+        yield at.done, ran
+        if not at.done:
             assert moment > 2
             return
 

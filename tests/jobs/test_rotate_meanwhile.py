@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from symbiont_datad.formats.rotated import COMPRESSED, following
-from symbiont_datad.fsops.collapse import can_collapse
-from symbiont_datad.fsops.root import pinned
 from symbiont_datad.jobs import rotation, rotation_plan
 from symbiont_datad.jobs.audit_chain import AuditChain, verify
 from symbiont_datad.jobs.context import JobSettings
@@ -31,26 +29,13 @@ from tests.jobs.log_writing import (
     lines,
     log_settings_for,
 )
-from tests.jobs.making import DAY, NOW, Ran, run, stop_after
-from tests.jobs.test_rotate import archive_at, found, log_in, names
+from tests.jobs.making import DAY, NOW, At, Ran, run, stop_after
+from tests.jobs.test_rotate import _quick, archive_at, collapsing, found, log_in, names
 from tests.support import NOBODY
 
 COUNT = 1000
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test waits a second for each rotation."""
-    monkeypatch.setattr(rotation, "SETTLE_S", 0.02)
-
-
-@pytest.fixture
-def collapsing(tmp_path: Path) -> Path:
-    """A directory on a file system that can take the head out of a file."""
-    with pinned(str(tmp_path)) as fd:
-        if not can_collapse(fd):
-            pytest.skip("not on this platform: the file system of the tests can't collapse a range")
-    return tmp_path
+__all__ = ["_quick", "collapsing"]  # fixtures
 
 
 @pytest.fixture
@@ -70,19 +55,11 @@ def at_each_moment(
         for name in names(log.parent):
             (log.parent / name).unlink()
         log.write_bytes(lines(COUNT))
-        looks = 0
-
-        def stopping(moment: int = moment) -> bool:
-            nonlocal looks
-            if looks == moment:
-                do()
-            looks += 1
-            return False
-
+        at = At(moment, do)
         with holding(log) if held else nullcontext():
-            ran = run("rotate", settings, stopping=stopping, now=NOW + moment)
-        yield looks > moment, ran
-        if looks <= moment:
+            ran = run("rotate", settings, stopping=at, now=NOW + moment)
+        yield at.done, ran
+        if not at.done:
             assert moment > 2
             return
 

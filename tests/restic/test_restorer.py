@@ -507,9 +507,7 @@ def test_stopping_leaves_no_half_file(tmp_path: Path) -> None:
 
         with pytest.raises(Interrupted):
             restore(reopen(place), name, target, Options(stopping=stopping))
-        for path in target.rglob("*"):
-            if path.is_file():
-                assert (tmp_path / "source" / path.relative_to(target)).read_bytes() == path.read_bytes()
+        assert_whole_files(target, tmp_path / "source")
 
 
 def test_a_full_target_stops_the_restore(tmp_path: Path) -> None:
@@ -519,20 +517,31 @@ def test_a_full_target_stops_the_restore(tmp_path: Path) -> None:
     )
     repository = make_repository(tmp_path / "repository")
     name = snapshot(repository, source)
-    target = tmp_path / "target"
+    refuses_when_full(repository, name, source, tmp_path / "target", "4m")
+
+
+def refuses_when_full(
+    repository: Repository, name: str, source: Path, target: Path, size: str, options: Options | None = None
+) -> None:
+    """Into a file system of that size a snapshot is not restored: that is raised, and what is there is whole."""
     target.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", target], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", target], capture_output=True)
     if mounted.returncode:
         pytest.skip("not on this platform: a file system can't be mounted here")
     try:
         with pytest.raises(OSError, match="No space left") as raised:
-            restore(repository, name, target)
+            restore(repository, name, target, options)
         assert errno.ENOSPC == raised.value.errno
-        for path in target.rglob("*"):
-            if path.is_file():
-                assert (source / path.relative_to(target)).read_bytes() == path.read_bytes()
+        assert_whole_files(target, source)
     finally:
         subprocess.run(["umount", target], check=True)
+
+
+def assert_whole_files(target: Path, source: Path) -> None:
+    """Each file that is there is what it is in the source."""
+    for path in target.rglob("*"):
+        if path.is_file():
+            assert (source / path.relative_to(target)).read_bytes() == path.read_bytes()
 
 
 def test_progress_is_seen_from_another_thread(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """Small files that other processes write: what comes back is what comes back without them, whatever befalls them."""
 
-import errno
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -27,7 +25,7 @@ from symbiont_datad.restic.writer import Writer
 from tests.conftest import AsNobody
 from tests.restic.making import make_repository, reopen, snapshot
 from tests.restic.test_archiver import crew
-from tests.restic.test_restorer import flip, opened, restore, state, tree_of
+from tests.restic.test_restorer import assert_whole_files, flip, opened, refuses_when_full, restore, state, tree_of
 from tests.support import NOBODY, Tree, build_tree
 
 HELPED = Options(crew_from=1)
@@ -132,20 +130,7 @@ def test_only_what_the_restore_made_is_left_to_others(crowd: tuple[Path, Path, s
 def test_a_target_that_is_full(crowd: tuple[Path, Path, str], tmp_path: Path) -> None:
     """The error is raised, and no half file is left."""
     source, place, name = crowd
-    target = tmp_path / "target"
-    target.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", target], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("not on this platform: a file system can't be mounted here")
-    try:
-        with pytest.raises(OSError, match="No space left") as raised:
-            restore(reopen(place), name, target, HELPED)
-        assert errno.ENOSPC == raised.value.errno
-        for path in target.rglob("*"):
-            if path.is_file():
-                assert (source / path.relative_to(target)).read_bytes() == path.read_bytes()
-    finally:
-        subprocess.run(["umount", target], check=True)
+    refuses_when_full(reopen(place), name, source, tmp_path / "target", "400k", HELPED)
 
 
 def test_one_who_is_not_root(open_path: Path, as_nobody: AsNobody) -> None:
@@ -270,7 +255,5 @@ def test_stopping_leaves_no_half_file(crowd: tuple[Path, Path, str], tmp_path: P
         else:
             break
         assert [] == crew()
-        for path in target.rglob("*"):
-            if path.is_file():
-                assert (source / path.relative_to(target)).read_bytes() == path.read_bytes()
+        assert_whole_files(target, source)
     assert asked > 3
