@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import hypothesis
 import pytest
 
-from tests.support import NOBODY, Tree, build_tree, run_as
+from tests.support import AMPLE, NOBODY, Tree, build_tree, run_as
 
 T = TypeVar("T")
 
@@ -60,13 +60,10 @@ def tree(tmp_path: Path) -> Callable[[Tree], Path]:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> None:
-    """For a test in which nothing is to be noteworthy: on a disk that is nearly full, something is."""
-    disk = os.statvfs(tmp_path)
-    blocks = (disk.f_bavail, disk.f_blocks)
-    inodes = (disk.f_favail, disk.f_files)
-    if any(free * 10 <= every for free, every in (blocks, inodes)):
-        pytest.skip("the disk with the temporary files has less than a tenth free, and of that the daemon warns")
+def ample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test in which nothing is to be noteworthy: on a disk that is nearly full, something would be."""
+    for name, value in AMPLE.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -15,6 +15,13 @@ T = TypeVar("T")
 NOBODY = 65534
 """A user id and group id that own nothing."""
 
+AMPLE = {
+    "SYMBIONT_DATAD_LIMITS__HIGH_WATER": "0%",
+    "SYMBIONT_DATAD_LIMITS__INODES__HIGH_WATER": "0%",
+    "SYMBIONT_DATAD_BACKUP__MIN_FREE": "0%",
+}
+"""Variables with which no disk is too full for the daemon (the fixture `ample` sets them)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -25,6 +32,15 @@ class Link:
 
 Tree: TypeAlias = Mapping[str, "Tree | bytes | Link"]
 """A directory by the names in it: a mapping is a directory, bytes are a file, `Link` is a symbolic link."""
+
+
+def own_environ() -> dict[str, str]:
+    """The environment without settings of the machine's own daemon; with `AMPLE` where the fixture `ample` set it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SYMBIONT_") or value == AMPLE.get(name)
+    }
 
 
 def build_tree(root: Path, tree: Tree) -> Path:

@@ -22,6 +22,7 @@ from symbiont_datad.restic.places import backend_at
 from symbiont_datad.restic.records import format_time
 from symbiont_datad.restic.repository import Repository, create_repository, open_repository
 from symbiont_datad.restic.writer import Writer
+from tests.support import own_environ
 
 WHO = Identity("here", "somebody", 1, 1000, 1000)
 
@@ -61,7 +62,8 @@ def root(tmp_path: Path) -> Path:
 def datad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Datad:
     """Types `symbiont-datad …` in `tmp_path`, with a home of its own; sees nothing of the machine's own settings."""
     # Those who run tests beside each other set COLUMNS.
-    for name in [name for name in os.environ if name.startswith("SYMBIONT_DATAD_") or name == "COLUMNS"]:
+    kept = own_environ()
+    for name in [name for name in os.environ if name not in kept or name == "COLUMNS"]:
         monkeypatch.delenv(name)
     for name in ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)

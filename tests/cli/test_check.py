@@ -150,7 +150,7 @@ def test_what_is_wrong_with_the_machine_counts(datad: Datad, kept: Path, root: P
     assert "chmod o-w" in done.stdout
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_nothing_wrong(datad: Datad, root: Path) -> None:
     """A new tree is all good, with notes at most; looking makes nothing."""
     datad("init")

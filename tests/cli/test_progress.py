@@ -112,7 +112,7 @@ def test_nothing_where_no_bar_can_be(said: Said, monkeypatch: pytest.MonkeyPatch
     assert "" == said(Progress("backup", 12), terminal, False, "")
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_piped_commands_print_their_answer_alone(datad: Datad) -> None:
     """No bar, no escape sequence, nothing on stderr."""
     for word in ("init", "sweep", "rotate", "clean", "backup", "verify", "prune", "snapshots", "check"):

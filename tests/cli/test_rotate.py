@@ -65,7 +65,7 @@ def test_events_tell_what_became_of_a_log(datad: Datad, log: Path, tmp_path: Pat
     assert archives_of(log)[0].stem in told
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_check_finds_an_audit_archive_that_was_changed(datad: Datad, log: Path, root: Path, tmp_path: Path) -> None:
     """All good after a rotation; a changed archive and a removed one are errors."""
     datad("--config", tmp_path / "datad.toml", "rotate")

@@ -13,7 +13,7 @@ import pytest
 from symbiont_datad.restic.lock import Identity, hold
 from tests.cli.conftest import Datad, Shelf
 from tests.cli.test_restore import damage, packs, small_disk
-from tests.support import Tree, build_tree, read_tree
+from tests.support import Tree, build_tree, own_environ, read_tree
 
 DATA: Tree = {"state": {"agents": {"a.json": b"{}"}}, "logs": {"a.log": b"line\n" * 100}}
 
@@ -153,7 +153,7 @@ def test_an_unread_file_is_exit_code_3(datad: Datad, data: Path, shelf: Shelf, t
 def test_progress_on_a_terminal(root: Path, data: Path, tmp_path: Path) -> None:
     """A bar on stderr when that is a terminal, with bytes, rate and files; stdout is what it is without one."""
     (data / "logs" / "big.bin").write_bytes(os.urandom(96 << 20))
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SYMBIONT_DATAD_")}
+    environ = own_environ()
     environ |= {"HOME": str(tmp_path / "user"), "COLUMNS": "80", "TERM": "xterm"}
     command = [sys.executable, "-m", "symbiont_datad", "backup"]
     controller, terminal = pty.openpty()
@@ -173,11 +173,11 @@ def test_progress_on_a_terminal(root: Path, data: Path, tmp_path: Path) -> None:
     assert re.search(rb"[0-9] (B|KiB|MiB) .*[0-9] files", drawn), drawn
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_progress_as_lines_of_json(root: Path, data: Path, tmp_path: Path) -> None:
     """Every line is a document; those before the last tell how far it is."""
     (data / "logs" / "big.bin").write_bytes(os.urandom(64 << 20))
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SYMBIONT_DATAD_")}
+    environ = own_environ()
     environ |= {"HOME": str(tmp_path / "user")}
     command = [sys.executable, "-m", "symbiont_datad", "backup", "--json"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import symbiont_datad
-from tests.support import Link, Tree, build_tree, read_tree
+from tests.support import Link, Tree, build_tree, own_environ, read_tree
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def datad(tmp_path: Path, root: Path) -> Command:
     """Runs `symbiont-datad --root ROOT …` with a home of its own."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SYMBIONT_DATAD_")}
+    environ = own_environ()
     environ |= {"HOME": str(tmp_path / "user"), "COLUMNS": "200"}
 
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -84,7 +84,7 @@ def test_init_dry_run_touches_nothing(datad: Command, root: Path, tmp_path: Path
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_check_finds_drift_and_repairs_it_only_when_told(datad: Command, root: Path) -> None:
     """Exit code 3 and no change without --fix; with it everything is right, and the ledger says what was done."""
     datad("init")
@@ -122,7 +122,7 @@ def test_check_of_a_missing_root_says_so(datad: Command, root: Path) -> None:
     assert not root.exists()
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_check_leaves_links_in_the_tree_alone(datad: Command, root: Path, tmp_path: Path) -> None:
     """A link in a directory's place is moved, not followed: what it leads to is as it was."""
     outside: Tree = {"agents": {"a.json": b"{}"}, "keep": b"1"}

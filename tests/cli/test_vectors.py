@@ -56,7 +56,7 @@ def test_an_empty_directory_has_none(datad: Datad, root: Path) -> None:
     assert "there is no collection\n" == datad("vectors").stdout
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_optimising_by_name(datad: Datad, collections: Path) -> None:
     """The plan, then the deed, each told; a name that nobody has is an error."""
     path = collections / "collections/notes/db"
@@ -108,7 +108,7 @@ def beside(root: Path, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return vectors
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_a_root_beside_is_backed_up_and_restored(datad: Datad, beside: Path, root: Path, tmp_path: Path) -> None:
     """One snapshot has both; each gets back what is asked for, by its absolute path."""
     assert 0 == datad("backup").returncode
@@ -133,7 +133,7 @@ def test_a_root_beside_is_not_restored_in_place(datad: Datad, beside: Path, tmp_
     assert 2 == datad("restore", "latest", beside, "state", "--target", tmp_path / "out").returncode
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_versions_of_a_file_beside(datad: Datad, beside: Path) -> None:
     """`versions` and `diff` know files in it."""
     file = write(beside / "symbiont_context.lance/notes.txt", b"one\n")
@@ -145,7 +145,7 @@ def test_versions_of_a_file_beside(datad: Datad, beside: Path) -> None:
     assert "-one" in datad("diff", file, found[1]["snapshot"]).stdout
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_a_root_beside_that_is_away(datad: Datad, beside: Path, tmp_path: Path) -> None:
     """The backup is made without it, and says so."""
     beside.rename(tmp_path / "unmounted")

@@ -22,6 +22,7 @@ from symbiont_datad.quantities import Share
 from symbiont_datad.restic.records import Lock, format_time
 from symbiont_datad.settings import load
 from tests.jobs.snapshotting import cheap_repository
+from tests.support import AMPLE
 
 NOW = 1_800_000_000.0
 GOOD = Storage("/r", known=True, snapshots=3, newest=NOW - 60, free=90, total=100, expected=5)
@@ -32,7 +33,7 @@ def settings(tmp_path: Path) -> JobSettings:
     """Settings of a tree in a directory of its own."""
     root = tmp_path / "data"
     root.mkdir()
-    return job_settings(load(overrides={"root_data_dir": str(root)}, environ={"HOME": str(tmp_path)}).settings)
+    return job_settings(load(overrides={"root_data_dir": str(root)}, environ={"HOME": str(tmp_path), **AMPLE}).settings)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,6 @@ def test_judging(kinds: list[tuple[str, str]], seen: Storage) -> None:
     assert all(one.path and one.detail and one.remedy for one in found)
 
 
-@pytest.mark.usefixtures("room")
 def test_a_real_one(settings: JobSettings) -> None:
     """Not made yet, then open; a wrong password; gone although the ledger knows of it."""
     with Ledger(None) as ledger:
@@ -124,7 +124,7 @@ def test_a_store_that_does_not_answer_is_not_waited_for(settings: JobSettings, m
 def test_a_key_that_is_missing_closes_the_repository(tmp_path: Path, settings: JobSettings) -> None:
     """What the settings lack is told as that."""
     given: dict[str, object] = {"root_data_dir": settings.layout.root, "enable_encryption": True}
-    closed = job_settings(load(overrides=given, environ={"HOME": str(tmp_path)}).settings)
+    closed = job_settings(load(overrides=given, environ={"HOME": str(tmp_path), **AMPLE}).settings)
     with Ledger(None) as ledger:
         failure = storage.look(closed, ledger).failure
     assert failure is not None

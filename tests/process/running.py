@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from symbiont_datad.ledger import Ledger
+from tests.support import own_environ
 
 T = TypeVar("T")
 
@@ -178,7 +179,7 @@ def running(
     config.write_text(settings, encoding="utf-8")
     log, errors = base / f"log-{tag}", base / f"errors-{tag}"
     manager = Manager()
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SYMBIONT_", "WATCHDOG_"))}
+    kept = {key: value for key, value in own_environ().items() if not key.startswith("WATCHDOG_")}
     own = {"HOME": str(base), "NOTIFY_SOCKET": manager.address, "SYMBIONT_DATAD_AUTOSAVE__ON_STOP": "false"}
     given = {**kept, **own, **(environ or {})}
     begun = time.monotonic()

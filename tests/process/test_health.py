@@ -87,7 +87,7 @@ def test_settings_that_were_spoilt_do_not_fail_it(tmp_path: Path) -> None:
         assert (0, "") == (found.returncode, found.stderr)
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_refused_settings_are_in_the_status(tmp_path: Path) -> None:
     """`systemctl status` shows that a reload was refused, and no longer when the next one was not."""
     with running(tmp_path) as daemon:

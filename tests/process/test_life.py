@@ -220,7 +220,7 @@ def test_a_job_ends_when_its_daemon_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_the_next_start_catches_up(tmp_path: Path) -> None:
     """A run that fell due while the daemon was dead is made up for at the next start, and the log says so."""
     settings = "schedule.retention_interval = 1"
@@ -324,7 +324,7 @@ def test_a_reader_of_the_log_that_goes_away_does_no_harm(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not LINUX, reason="not on this platform: pid namespaces are Linux's")
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("ample")
 def test_as_process_1(tmp_path: Path) -> None:
     """In a pid namespace of its own it keeps the tree, buries orphans, ends on SIGTERM, and its jobs run."""
     if os.geteuid() != 0:
