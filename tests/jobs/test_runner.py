@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import re
+import select
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -19,6 +22,7 @@ from symbiont_datad.ledger import Ledger, LedgerError
 from symbiont_datad.report import Outcome
 from symbiont_datad.retention.rules import Rule
 from tests.jobs.making import DAY, NOW, settings_for
+from tests.process.running import until
 
 
 def old_cache(base: Path) -> tuple[JobSettings, list[Path]]:
@@ -59,6 +63,33 @@ def test_a_process_without_a_ledger_does_its_job(tmp_path: Path) -> None:
     report = Child("clean", settings).wait()
     assert (Outcome.DONE, 3, False) == (report.outcome, report.actions_total, report.lost)
     assert not any(file.exists() for file in files)
+
+
+def test_a_process_that_is_told_again_and_again_to_stop(tmp_path: Path) -> None:
+    """It hands over its report: a signal that comes while the one before is handled makes nothing wait."""
+    if sys.platform != "linux":
+        pytest.skip("not on this platform: whether a process handles a signal can't be seen")
+    settings, _ = old_cache(tmp_path)
+    reading, writing = os.pipe()
+    command = [sys.executable, "-P", "-m", "symbiont_datad.jobs.child", "clean", str(writing)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(writing,)) as process:
+        os.close(writing)
+        until(lambda: _handles(process.pid, signal.SIGTERM), 10.0)
+        for _ in range(100_000):
+            os.kill(process.pid, signal.SIGTERM)
+        assert process.stdin is not None
+        process.stdin.write(pickle.dumps(settings))
+        process.stdin.flush()
+        told, _, _ = select.select([reading], [], [], 10.0)
+        process.kill()
+    with open(reading, "rb") as pipe:
+        assert told
+        assert Outcome.INTERRUPTED == pickle.load(pipe).outcome
+
+
+def _handles(pid: int, number: int) -> bool:
+    (caught,) = re.findall(r"^SigCgt:\s(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> number - 1 & 1)
 
 
 @pytest.mark.parametrize("told", ["nothing", "half", "all"])

@@ -1,7 +1,6 @@
 """`sweep`, `rotate`, `clean`, `backup`, `verify` and `prune`: jobs, now."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from symbiont_datad.report import printable
 
 if TYPE_CHECKING:
     from symbiont_datad.jobs.context import JobSettings
+    from symbiont_datad.jobs.stopping import Stop
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -215,9 +215,11 @@ def _run(
 
 
 @contextmanager
-def stoppable() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets: the job ends between two steps. The second time ends it at once."""
-    stop = threading.Event()
+def stoppable() -> Iterator["Stop"]:
+    """A flag that Ctrl-C or SIGTERM sets: the job ends between two steps. The second time ends it at once."""
+    from symbiont_datad.jobs.stopping import Stop
+
+    stop = Stop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from symbiont_datad.jobs.context import JobSettings, Progress
     from symbiont_datad.jobs.in_place import Swapped
     from symbiont_datad.jobs.restore import Wanted
+    from symbiont_datad.jobs.stopping import Stop
     from symbiont_datad.ledger import Ledger
     from symbiont_datad.restic.lock import HeldLock
     from symbiont_datad.restic.repository import Repository
@@ -111,7 +111,7 @@ def restore(
 
 
 @contextmanager
-def _locked(repository: "Repository", stop: threading.Event) -> "Iterator[HeldLock]":
+def _locked(repository: "Repository", stop: "Stop") -> "Iterator[HeldLock]":
     """Hold a lock that begins at once: what is read from then on is what its hash says, or a failure."""
     from symbiont_datad.jobs.repository import locked
     from symbiont_datad.restic.errors import Interrupted, RepositoryError, RepositoryLocked
@@ -165,7 +165,7 @@ def _restore(
     wanted: "Wanted",
     target: Path | None,
     as_json: bool,
-    stop: threading.Event,
+    stop: "Stop",
     lock: "HeldLock | None",
 ) -> None:
     from symbiont_datad.jobs.context import Progress

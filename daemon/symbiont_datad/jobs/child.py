@@ -23,6 +23,7 @@ from symbiont_datad.fsops.limit import go_first
 from symbiont_datad.jobs.audit import audit_log
 from symbiont_datad.jobs.context import Progress
 from symbiont_datad.jobs.runner import open_ledger, run_here
+from symbiont_datad.jobs.stopping import Stop
 
 _PATIENCE_S = 300.0  # for another host that prunes the repository just now
 _TELL_EVERY_S = 2.0
@@ -31,7 +32,7 @@ _NICENESS = 10  # the I/O priority follows it (ioprio_set(2), "IOPRIO_CLASS_NONE
 
 def main(name: str, report_fd: int) -> None:
     """Run the job `name` with the settings from standard input; the report goes to the descriptor."""
-    stop = threading.Event()
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `restic unlock` sends one, to see whether a lock's process lives
@@ -95,7 +96,7 @@ def _telling(name: str, progress: Progress, pipe: BinaryIO) -> Iterator[None]:
         thread.join()
 
 
-def _watch_parent(stop: threading.Event) -> None:
+def _watch_parent(stop: Stop) -> None:
     with suppress(OSError):
         os.read(0, 1)
     stop.set()
