@@ -6,6 +6,7 @@ it, because some don't.
 """
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,6 +26,8 @@ PATIENCE_S = 300.0
 """How long one call tries before it gives up, in seconds."""
 
 _AT_ONCE = 1000  # what S3 lists in one answer
+_LIST_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""When a list is asked for again whose answer broke off, or was none."""
 _STORES: dict[str, type[S3Store] | type[GCSStore] | type[AzureStore]] = {
     "s3": S3Store,
     "gs": GCSStore,
@@ -36,6 +39,8 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity"}
+_NO_LIST = "list response"
+"""What obstore says of an answer to a list that breaks off ("error getting ..."), or is none ("got invalid ...")."""
 _ASKED_FOR_CREDENTIALS = re.compile(r"/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity")
 _REASONS = (
     ("dns error", "the server's name can't be resolved"),
@@ -144,11 +149,8 @@ class CloudBackend:
             yield kind, size
             return
         with self._told("listed"):
-            for page in obstore.list(self._store, kind, chunk_size=_AT_ONCE):
-                for found in page:
-                    match = _OBJECT.fullmatch(found["path"])
-                    if match:
-                        yield match[2], found["size"]
+            found = self._listed(kind)
+        yield from found
 
     def remove(self, kind: FileKind, name: str) -> None:
         """Remove a file; one that is not there is no error. Raises as `save` does."""
@@ -162,6 +164,25 @@ class CloudBackend:
     def free(self) -> int | None:
         """None: a bucket has no end."""
         return None
+
+    def _listed(self, kind: FileKind) -> Sequence[tuple[str, int]]:
+        """The whole list, asked for again when an answer breaks off or is no list, which obstore does not do itself.
+
+        Servers over files send such now and then: rclone's, with a cache for writes, an entry without a date.
+        """
+        for pause_s in _LIST_PAUSES_S:
+            try:
+                return self._listed_once(kind)
+            except BaseError as error:
+                if _NO_LIST not in str(error):
+                    raise
+            time.sleep(pause_s)
+        return self._listed_once(kind)
+
+    def _listed_once(self, kind: FileKind) -> Sequence[tuple[str, int]]:
+        pages = obstore.list(self._store, kind, chunk_size=_AT_ONCE)
+        entries = ((_OBJECT.fullmatch(entry["path"]), entry["size"]) for page in pages for entry in page)
+        return [(match[2], size) for match, size in entries if match]
 
     def _get(self, path: str) -> bytes:
         return obstore.get(self._store, path).bytes().to_bytes()
@@ -216,6 +237,8 @@ class CloudBackend:
             return RepositoryError(f"{where} can't be {done}: {answer}")
         if status:
             return Unavailable(f"{where} can't be {done} now: {answer}")
+        if f"invalid {_NO_LIST}" in text:
+            return Unavailable(f"{where} can't be {done} now: what the server sends is no list of objects")
         reason = next((why for sign, why in _REASONS if sign in text), "the connection failed")
         return Unavailable(f"{where} can't be reached: {reason}")
 

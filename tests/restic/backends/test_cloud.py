@@ -273,6 +273,48 @@ def test_a_hiccup_is_tried_again() -> None:
         assert [("PUT", f"/bucket/p/data/ab/{NAME}")] * 3 == [(one.method, one.path) for one in server.requests]
 
 
+def listing(*entries: str, more: bool = False) -> Answer:
+    """What S3 lists; with `more`, the first page of several."""
+    page = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>" if more else ""
+    contents = "".join(f"<Contents>{entry}</Contents>" for entry in entries)
+    return Answer(200, f"<ListBucketResult>{page}{contents}</ListBucketResult>")
+
+
+def entry(name: str, *, dated: bool = True) -> str:
+    """One pack in a list; every object has a date, but some servers forget it."""
+    date = "<LastModified>2026-01-01T00:00:00.000Z</LastModified>" if dated else ""
+    return f"<Key>p/data/{name[:2]}/{name}</Key>{date}<Size>7</Size>"
+
+
+TORN = Answer(200, "<ListBucketResult><Name>", torn=True)
+UNDATED = listing(entry(NAME, dated=False))
+
+
+@pytest.mark.parametrize("answer", [TORN, UNDATED, Answer(200)], ids=["torn", "without a date", "empty"])
+def test_a_list_that_is_none_is_asked_for_again(answer: Answer) -> None:
+    """An answer that breaks off, or is no list, costs a moment; names that came before it are told once."""
+    other = "cd" * 32
+    answers = [listing(entry(NAME), more=True), answer, listing(entry(NAME), more=True), listing(entry(other))]
+    with recorder(*answers) as server:
+        backend = CloudBackend("s3://bucket/p", S3 | {"AWS_ENDPOINT_URL": server.url}, 10)
+        assert [(NAME, 7), (other, 7)] == list(backend.list(DATA))
+        assert len(answers) == len(server.requests)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(TORN, "can't be reached: the connection failed"), (UNDATED, "can't be listed now: what the server sends is no")],
+)
+def test_a_server_that_never_lists_is_told_of(answer: Answer, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that stays useless is an error that says so, after some tries."""
+    monkeypatch.setattr(time, "sleep", lambda _s: None)
+    with recorder(answer) as server:
+        backend = CloudBackend("s3://bucket/p", S3 | {"AWS_ENDPOINT_URL": server.url}, 10)
+        with pytest.raises(Unavailable, match=re.escape(f"s3://bucket/p {message}")):
+            list(backend.list(DATA))
+        assert 6 == len(server.requests)
+
+
 @pytest.mark.parametrize("call", ["save", "load", "list"])
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "is silent"])
 def test_patience_has_an_end(call: str, silent: bool) -> None:
