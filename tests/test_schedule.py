@@ -5,9 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
+from typing import Any
 
 import apscheduler.schedulers.base
 import pytest
+from apscheduler.executors.pool import ThreadPoolExecutor
 
 from symbiont_datad.schedule import Drive, Schedule
 from symbiont_datad.timetable import Timetable
@@ -311,6 +313,31 @@ def test_nothing_starts_after_stop(schedule: Schedule, jobs: Jobs, clock: Clock)
     clock.jump(HOUR)
     settle()
     assert 0 == jobs.runs["a"]
+
+
+def test_a_stop_while_a_job_starts_is_a_quiet_one(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that is starting a job of one run when everything stops ends in peace."""
+    starting = threading.Event()
+
+    class Slow(ThreadPoolExecutor):  # type: ignore[misc]  # apscheduler has no types
+        def submit_job(self, job: Any, run_times: list[datetime]) -> None:
+            if job.id == "once soon":
+                starting.set()
+                time.sleep(0.2)
+            super().submit_job(job, run_times)
+
+    died: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    schedule = Schedule(jobs, Drive(threads=Slow))
+    schedule.start([], {})
+    schedule.soon("once", 0.0)
+    assert starting.wait(3.0)
+    schedule.stop()
+    ends = time.monotonic() + 3.0
+    while any(thread.name == "APScheduler" for thread in threading.enumerate()):
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+    assert [] == died
 
 
 def test_jobs_of_one_timetable_have_the_same_longest_pause(schedule: Schedule, clock: Clock) -> None:

@@ -11,12 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 
@@ -116,7 +118,8 @@ class Schedule:
         found = self._scheduler.get_job(job)
         at = self._now() + timedelta(seconds=after_s)
         if found is not None and found.next_run_time is not None and at < found.next_run_time:
-            found.modify(next_run_time=at)
+            with suppress(JobLookupError):  # it stops just now, or a reload took the job away
+                found.modify(next_run_time=at)
 
     def _follow(self, event: Any) -> None:
         """Make up for a run that was due while another one lasted (which may have slept for weeks with the machine).
@@ -177,8 +180,12 @@ class Schedule:
 
     def stop(self) -> None:
         """Start no more jobs. Those that run are the caller's to end."""
-        if self._scheduler is not None and self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
+        with self._soon_lock:
+            if self._scheduler is not None and self._scheduler.running:
+                # `shutdown` alone says that it has stopped before it waits for the thread that is just starting a job,
+                # and that one ends with an exception when it then takes a job of one run away.
+                self._scheduler.remove_all_jobs()
+                self._scheduler.shutdown(wait=False)
 
     def alive(self) -> bool:
         """Whether jobs really get started: a small job of its own runs every ten seconds through the same machinery."""
