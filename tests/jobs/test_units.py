@@ -1,5 +1,6 @@
 """Whole directories, patterns and protection: what a rule is about, and what keeps it from taking anything."""
 
+import importlib
 import os
 import socket
 import subprocess
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from symbiont_datad.jobs import JOBS
 from symbiont_datad.jobs.context import JobSettings
 from symbiont_datad.layout import Directory
 from symbiont_datad.report import Outcome
 from symbiont_datad.retention.rules import AgeBy, Rule
 from tests.conftest import AsNobody
 from tests.jobs.making import DAY, NOW, run, settings_for, write
+from tests.support import NOBODY
 
 HISTORY = Rule("history", "prompts/history", max_age_s=30 * DAY, whole=True)
 
@@ -177,6 +180,23 @@ def test_a_day_that_cant_be_read_stays(open_path: Path, as_nobody: AsNobody) -> 
     ran = as_nobody(lambda: run("clean", settings))
     assert ["prompts/history/2026-01-02"] == [action.path for action in ran.report.actions]
     assert (Outcome.LEFT, ["unread"]) == (ran.report.outcome, [finding.kind for finding in ran.report.findings])
+
+
+def test_what_is_left_of_a_day_is_told_of_once(open_path: Path, as_nobody: AsNobody) -> None:
+    """It lies in the quarantine by then, where the same run looks again."""
+    settings = settings_of(open_path, HISTORY)
+    day = open_path / "data/prompts/history/2026-01-01"
+    write(day / "deep/a", age_s=40 * DAY)  # in a directory that is not theirs
+    (open_path / "data/.quarantine").mkdir(0o700)
+    (open_path / "datad").mkdir()
+    for path in (day.parent, day, open_path / "data/.quarantine", open_path / "datad"):
+        os.chown(path, NOBODY, NOBODY)
+    JOBS["clean"].load()
+    importlib.import_module("_strptime")  # who is nobody may not read it
+    ran = as_nobody(lambda: run("clean", settings))
+    (cell,) = os.listdir(open_path / "data/.quarantine")
+    assert [("not_removed", f".quarantine/{cell}")] == [(one.kind, one.path) for one in ran.report.findings]
+    assert (open_path / f"data/.quarantine/{cell}").is_dir()
 
 
 def test_what_is_declared_or_anothers_keeps_its_day(tmp_path: Path) -> None:

@@ -55,8 +55,7 @@ def empty_cells(
             left = remove_cell(context.layout.tree, one.name, context.stopping)
             if left:
                 if not context.stopping():
-                    remedy = "look what is in it; what lies there may be removed by hand"
-                    tally.findings.append(Finding("not_removed", action.path, Severity.WARNING, left, remedy))
+                    tally.add_left(action.path, left)
                 continue  # the row stays planned: a part of it may be gone
             book.confirm(rows, [action], [])
         done.append(action)

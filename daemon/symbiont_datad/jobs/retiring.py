@@ -11,6 +11,7 @@ from symbiont_datad.errors import DatadError
 from symbiont_datad.fsops.aside import Aside, aside, record_of
 from symbiont_datad.fsops.cells import REMOVED, remove_cell
 from symbiont_datad.fsops.remove import Failure, remove, remove_directories
+from symbiont_datad.fsops.root import QUARANTINE
 from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.jobs.broken import broken_ones
 from symbiont_datad.jobs.context import JobContext
@@ -167,7 +168,7 @@ def _carried_out(
     tally.undoable |= undo and bool(actions)
     if units and not undo and (left := remove_cell(tree, name, context.stopping)):
         # What is left of it lies in the quarantine, and goes with the next run.
-        tally.findings.append(Finding("not_removed", f".quarantine/{name}", Severity.WARNING, left))
+        tally.add_left(f"{QUARANTINE}/{name}", left)
     return actions, failures
 
 

@@ -48,6 +48,13 @@ class Tally:
             remedy = "let the daemon's user write to its directory"
             self.findings.append(Finding("not_removed", failure.path, Severity.WARNING, detail, remedy))
 
+    def add_left(self, path: str, reason: str) -> None:
+        """Tell of what is left of something in the quarantine; once, though a rule and the end of its time try it."""
+        remedy = "look what is in it; what lies there may be removed by hand"
+        finding = Finding("not_removed", path, Severity.WARNING, reason, remedy)
+        if all((one.kind, one.path) != (finding.kind, path) for one in self.findings):
+            self.findings.append(finding)
+
     def report(self, context: JobContext, message: str = "") -> JobReport:
         """The run's report. Counts: `removed` files and `removed_directories`, for good or into the quarantine;
         `packed` days; `expired` things of the quarantine; `kept_open`: a process has them open; `waiting`: no snapshot
