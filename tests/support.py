@@ -1,11 +1,14 @@
 """What several tests share: trees as data, and a function run as somebody who is not root."""
 
+import ctypes
+import mmap
 import os
 import pickle
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeAlias, TypeVar
@@ -71,6 +74,26 @@ def read_tree(root: Path) -> Tree:
         else:
             raise ValueError(f"{path} is no directory, file or link")
     return tree
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    """A file, be it empty, that is mapped for writing with its descriptor closed, so that `/proc/PID/fd` has no sign of
+    it. Python's own mapping keeps a descriptor.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    fd = os.open(path, os.O_RDWR)
+    place = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    os.close(fd)
+    if place == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap", str(path))
+    try:
+        yield
+    finally:
+        libc.munmap(place, mmap.PAGESIZE)
 
 
 def run_as(uid: int, function: Callable[[], T]) -> T:

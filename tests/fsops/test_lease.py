@@ -1,6 +1,5 @@
 """Whether anybody has a file open for writing, whoever they are."""
 
-import mmap
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from symbiont_datad.fsops.lease import Held, held
 from symbiont_datad.fsops.root import pinned
 from symbiont_datad.fsops.write import append_line
 from tests.conftest import AsNobody
+from tests.support import mapped
 
 HOLDER = "import sys; file = open(sys.argv[1], sys.argv[2]); print(flush=True); sys.stdin.read()"
 
@@ -47,10 +47,8 @@ def test_a_mapping_counts(tmp_path: Path) -> None:
     """A file that is mapped for writing is held, though its descriptor is closed."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 10)
-    with path.open("r+b") as file:
-        mapped = mmap.mmap(file.fileno(), 0)
-    assert Held.YES is asked(path)
-    mapped.close()
+    with mapped(path):
+        assert Held.YES is asked(path)
     assert Held.NO is asked(path)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from symbiont_datad.fsops import rename, swap
 from symbiont_datad.fsops.root import QUARANTINE, Tree, pinned
-from symbiont_datad.fsops.swap import STAGED, Changed, exchange, put_in_place, stage_file, staging
+from symbiont_datad.fsops.swap import STAGED, exchange, put_in_place, stage_file, staging
+from symbiont_datad.fsops.write import Changed
 from tests.conftest import AsNobody
 from tests.guard.keeping import NOW
 from tests.support import NOBODY, Link, build_tree, read_tree

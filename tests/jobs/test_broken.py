@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from symbiont_datad.fsops import lease
 from symbiont_datad.jobs import broken
 from symbiont_datad.retention.rules import AgeBy, Rule
 from tests.jobs.making import DAY, run, settings_for, stop_after, write
+from tests.support import mapped
 
 RULE = Rule("cache", "prompts/cache", max_age_s=30 * DAY, age_by=AgeBy.USED, cache=True, broken=True)
 
@@ -103,6 +105,18 @@ def test_what_may_be_half_written_is_spared(tmp_path: Path) -> None:
         run("clean", settings, now=soon(60))
     assert ["any.bin", "empty.json", "good.json", "half.json", "sub"] == sorted(os.listdir(cache))
     assert "half.json" not in read
+
+
+@pytest.mark.skipif(lease._SET_LEASE is None, reason="this system has no leases")
+def test_what_was_being_written_is_judged_later(tmp_path: Path) -> None:
+    """Who writes it may not be seen by other means: here it is a mapping. It is not forgotten for that."""
+    settings = settings_for(tmp_path, RULE)
+    cache = cache_in(tmp_path)
+    with mapped(cache / "half.json"):
+        ran = run("clean", settings, now=soon(60))
+    assert "prompts/cache/half.json" not in [action.path for action in ran.report.actions]
+    ran = run("clean", settings, now=soon(120))
+    assert ["prompts/cache/half.json"] == [action.path for action in ran.report.actions]
 
 
 def test_asked_to_stop_it_judges_the_rest_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

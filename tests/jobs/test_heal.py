@@ -4,7 +4,8 @@ import gzip
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import pytest
 
 from symbiont_datad.formats.age import new_identity, recipient_of, seal
 from symbiont_datad.formats.state_name import backup_name, context_name
-from symbiont_datad.fsops import swap
+from symbiont_datad.fsops import lease
 from symbiont_datad.fsops.agent_lock import hold_agent
 from symbiont_datad.fsops.root import Tree
 from symbiont_datad.jobs import heal as healing
-from symbiont_datad.jobs import past
+from symbiont_datad.jobs import judging, past
 from symbiont_datad.jobs import sweep as sweeping
 from symbiont_datad.jobs.context import JobSettings, StateSettings
 from symbiont_datad.jobs.repository import identity
@@ -30,7 +31,9 @@ from tests import contexts
 from tests.conftest import AsNobody
 from tests.jobs.making import DAY, NOW, Ran, ledger_of, run, settings_for, write
 from tests.jobs.snapshotting import held_by, snapshots
+from tests.support import mapped
 
+LEASES = pytest.mark.skipif(lease._SET_LEASE is None, reason="this system has no leases")
 MODES = pytest.mark.parametrize("gzipped", [True, False], ids=["gzip", "plain"])
 
 
@@ -391,40 +394,131 @@ def test_a_file_from_the_future_has_to_hold_still_for_a_sweep(settings: JobSetti
     assert 1 == len(told(sweep(settings, now=NOW + 1)))
 
 
-@pytest.mark.parametrize("when", ["before the record", "before the swap", "in the swap"])
-def test_a_file_that_changes_meanwhile_is_left(
-    settings: JobSettings, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    """Whenever the runtime saves it while it is being healed: its new state is in place afterwards, whole."""
+@LEASES
+def test_a_file_that_is_being_cut_is_left(settings: JobSettings) -> None:
+    """While open(2) cuts a file it may be empty with its old time, and no descriptor shows it. So with a mapping."""
     path = write(place(settings, "a"), b"")
     write(backup_place(settings, "a", DAY), content("a"))
-    fresh = content("a", text="saved just now")
-    put = swap.put_in_place
-    held = os.open(path, os.O_WRONLY)
-    looks = {"before the record": 0, "before the swap": 1, "in the swap": 2}[when]
+    with mapped(path):
+        ran = sweep(settings)
+        assert ([], (), 1) == (ran.told, ran.report.findings, ran.report.counts["unsettled"])
+    sweep(replace(settings, state=StateSettings(heal="report")), now=NOW + 1)
+    with mapped(path):  # known to be damaged by now
+        assert [] == told(sweep(settings, now=NOW + 2))
+    assert 1 == len(told(sweep(settings, now=NOW + 3)))
 
-    def put_late(stage: Any, *, unchanged: Callable[[os.stat_result | None], bool], **other: Any) -> str | None:
+
+@pytest.mark.parametrize("late", [True, False], ids=["written", "not written"])
+def test_where_the_kernel_tells_nothing_it_has_to_hold_still(
+    settings: JobSettings, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Without leases what looks damaged is looked at once more, a moment later, for all of them at once."""
+    monkeypatch.setattr(lease, "_SET_LEASE", None)
+    for name in "ab":
+        write(place(settings, name), b"")
+        write(backup_place(settings, name, DAY), content(name))
+    waits = []
+
+    def sleep(length_s: float) -> None:
+        waits.append(length_s)
+        if late:
+            place(settings, "a").write_bytes(content("a", text="saved just now"))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    ran = sweep(settings)
+    assert [judging.CUT_S] == waits
+    assert (1 if late else 2) == len(told(ran))
+    assert (place(settings, "a").read_bytes() == content("a", text="saved just now")) is late
+
+
+LOOKS = {"before the record": 0, "before the swap": 1, "in the swap": 2}
+"""How often the file was looked at before a moment."""
+
+
+@contextmanager
+def writer_at(
+    monkeypatch: pytest.MonkeyPatch, what: str, path: Path, opens: int, writes: int, data: bytes
+) -> Iterator[None]:
+    """While `what` of `jobs.heal` moves a file, somebody opens it by its name after so many looks at it, and writes to
+    it before another one, or, if that never comes, when all is over.
+    """
+    real, fd, written = getattr(healing, what), -1, False
+
+    def late(*arguments: Any, unchanged: Callable[[os.stat_result | None], bool], **other: Any) -> object:
         seen = 0
 
         def looking(found: os.stat_result | None) -> bool:
-            nonlocal seen
-            if seen == looks:
-                os.write(held, fresh)
-                assert found is not None
-                found = os.fstat(held)
+            nonlocal seen, fd, written
+            if seen == writes:
+                os.write(fd, data)
+                written, found = True, os.fstat(fd)
+            answer = unchanged(found)
             seen += 1
-            return unchanged(found)
+            if seen == opens:
+                fd = os.open(path, os.O_WRONLY)
+            return answer
 
-        return put(stage, unchanged=looking, **other)
+        if opens == 0:
+            nonlocal fd
+            fd = os.open(path, os.O_WRONLY)
+        return real(*arguments, unchanged=looking, **other)
 
-    monkeypatch.setattr(healing, "put_in_place", put_late)
-    monkeypatch.setattr("symbiont_datad.jobs.judging.open_files", lambda _: type("None", (), {"files": frozenset()}))
-    ran = sweep(settings)
-    os.close(held)
+    with monkeypatch.context() as patch:
+        patch.setattr(healing, what, late)
+        yield
+    assert fd != -1
+    if not written:
+        os.write(fd, data)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("leases", [True, False])
+@pytest.mark.parametrize("writes", LOOKS.values(), ids=LOOKS)
+def test_a_file_that_changes_meanwhile_is_left(
+    settings: JobSettings, monkeypatch: pytest.MonkeyPatch, writes: int, leases: bool
+) -> None:
+    """Whenever the runtime saves it while it is being healed: its new state is in place afterwards, whole."""
+    if not leases:
+        monkeypatch.setattr(lease, "_SET_LEASE", None)
+    path = write(place(settings, "a"), b"")
+    write(backup_place(settings, "a", DAY), content("a"))
+    fresh = content("a", text="saved just now")
+    with writer_at(monkeypatch, "put_in_place", path, writes, writes, fresh):
+        ran = sweep(settings)
     assert (fresh, {}) == (path.read_bytes(), quarantined(settings))
     assert [] == told(ran)
     with ledger_of(settings) as ledger:
         assert ["failed"] == [row.state for row in ledger.actions(kinds=["context_restored"])]
+
+
+@LEASES
+@pytest.mark.parametrize("opens", LOOKS.values(), ids=LOOKS)
+def test_who_opens_a_file_meanwhile_keeps_it(
+    settings: JobSettings, monkeypatch: pytest.MonkeyPatch, opens: int
+) -> None:
+    """Though nothing is written yet when it changes places: what is written afterwards is where the runtime looks."""
+    path = write(place(settings, "a"), b"")
+    write(backup_place(settings, "a", DAY), content("a"))
+    fresh = content("a", text="saved just now")
+    with writer_at(monkeypatch, "put_in_place", path, opens, -1, fresh):
+        ran = sweep(settings)
+    assert (fresh, {}) == (path.read_bytes(), quarantined(settings))
+    assert [] == told(ran)
+
+
+@LEASES
+@pytest.mark.parametrize("opens", [0, 1], ids=["before the move", "in the move"])
+def test_who_opens_the_other_mode_meanwhile_keeps_it(
+    settings: JobSettings, monkeypatch: pytest.MonkeyPatch, opens: int
+) -> None:
+    """The same of a file that is moved aside because it is in the mode that the runtime does not load."""
+    whole_ones(settings)
+    write(place(settings, "a"), content("a"))
+    other = write(place(settings, "a", gzipped=False), content("a", gzipped=False), age_s=2 * DAY)
+    with writer_at(monkeypatch, "quarantine", other, opens, -1, b" "):
+        ran = sweep(settings)
+    assert ([], {}) == (told(ran), quarantined(settings))
+    assert b" " == other.read_bytes()[:1]
 
 
 def test_whoever_saves_it_just_now_is_not_disturbed(settings: JobSettings) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from symbiont_datad.fsops import rename
 from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, pinned, readable, sync_directory
-from symbiont_datad.fsops.write import ITEM, drop_cell, quarantine_cell, write_record
+from symbiont_datad.fsops.write import ITEM, Changed, drop_cell, quarantine_cell, write_record
 
 STAGED = "staged"
 """The directory in a cell of the quarantine in which something is staged."""
@@ -94,13 +94,6 @@ def stage_file(stage: Stage, content: bytes, *, mode: int, uid: int, gid: int, m
         os.utime(fd, ns=(mtime_ns, mtime_ns))
     finally:
         os.close(fd)
-
-
-class Changed(OSError):
-    """What is to be replaced is not, or no longer, what it was when that was decided. It is in its place."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(errno.EBUSY, "it has changed meanwhile", path)
 
 
 def put_in_place(

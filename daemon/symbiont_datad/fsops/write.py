@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from symbiont_datad.fsops.rename import rename_new
 from symbiont_datad.fsops.root import QUARANTINE, Tree, beneath, give_away, pinned, readable, set_mode, sync_directory
 from symbiont_datad.report import octal, printable
 
@@ -92,10 +93,27 @@ def _opened(name: str, flags: int, dir_fd: int) -> int:
     return os.open(name, flags, 0o600, dir_fd=dir_fd)
 
 
-def quarantine(tree: Tree, path: str, *, kind: str, reason: str, now: float) -> str:
+class Changed(OSError):
+    """What is to be moved is not, or no longer, what it was when that was decided. It is in its place."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EBUSY, "it has changed meanwhile", path)
+
+
+def quarantine(
+    tree: Tree,
+    path: str,
+    *,
+    kind: str,
+    reason: str,
+    now: float,
+    unchanged: Callable[[os.stat_result], bool] = lambda _: True,
+) -> str:
     """Move what lies at `path` (relative to the root) into quarantine, whole; hand back where it is now, relative too.
 
-    A record of why (`record.json`) is on the disk before the move. A link is moved as a link. Raises OSError or
+    A record of why (`record.json`) is on the disk before the move. A link is moved as a link. `unchanged` is asked of
+    what lstat says of it as late as possible, and once more when it was moved: somebody may have been opening it to
+    write. Then it gets its place back, if nothing else has that by now. Raises OSError (`Changed`, if it was that) or
     UnsafePath; then nothing was moved and no trace is left, unless it was the last fsync that failed.
     """
     folder, _, name = path.rpartition("/")
@@ -109,7 +127,14 @@ def quarantine(tree: Tree, path: str, *, kind: str, reason: str, now: float) -> 
         current = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
         if not os.path.samestat(found, current):  # an fsync is long enough for somebody to put things right
             raise OSError(errno.EBUSY, "something else is there by now", path)
+        if not unchanged(current):
+            raise Changed(path)
         os.rename(name, ITEM, src_dir_fd=from_fd, dst_dir_fd=cell_fd)
+        if not unchanged(os.stat(ITEM, dir_fd=cell_fd, follow_symlinks=False)):
+            with suppress(FileExistsError):  # who wrote a new one there has no use for this one
+                rename_new(cell_fd, ITEM, from_fd, name)
+                sync_directory(from_fd)
+                raise Changed(path)
         sync_directory(cell_fd)
         sync_directory(from_fd)
     return f"{QUARANTINE}/{cell}/{ITEM}"

@@ -11,6 +11,7 @@ from itertools import groupby
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.events import emit
 from symbiont_datad.formats.cached import LARGEST, damage
+from symbiont_datad.fsops.lease import Held, held
 from symbiont_datad.fsops.read import opened_regular
 from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.jobs.context import JobContext
@@ -25,8 +26,8 @@ _BETWEEN_LOOKS = 1000  # files that are read between two looks at `stopping()`
 def broken_ones(context: JobContext, rule: Rule, units: Iterable[Unit], protected: Collection[str]) -> list[Removal]:
     """The damaged files among the units, and what is wrong with each.
 
-    Not judged are what changed within the last `settle_s` seconds (somebody may be writing it; the next run will), what
-    is `protected`, and what can't be read.
+    Not judged are what changed within the last `settle_s` seconds or is damaged while somebody has it open for writing
+    (the next run will), what is `protected`, and what can't be read.
     """
     key = f"//broken/{rule.directory}"
     now_ns, settle_ns = int(context.now * 1e9), int(context.settings.settle_s * 1e9)
@@ -43,45 +44,54 @@ def broken_ones(context: JobContext, rule: Rule, units: Iterable[Unit], protecte
         if since_ns <= unit.members[0].ctime_ns <= now_ns - settle_ns or unit.members[0].ctime_ns >= now_ns + settle_ns
     }
     found: list[Removal] = []
+    judged_ns = now_ns - settle_ns
     entries = sorted(unit.members[0] for unit in new.values())
     for start in range(0, len(entries), _BETWEEN_LOOKS):
         if context.stopping():
             return found
         for entry, wrong in _judge(context, entries[start : start + _BETWEEN_LOOKS]):
-            found.append(Removal(new[entry.path], f"broken: {wrong}"))
+            if wrong is None:
+                judged_ns = min(judged_ns, entry.ctime_ns)
+            else:
+                found.append(Removal(new[entry.path], f"broken: {wrong}"))
     if not context.dry_run:
         try:
-            context.ledger.update_marks({key: str(now_ns - settle_ns)}, ())
+            context.ledger.update_marks({key: str(judged_ns)}, ())
         except LedgerError as error:
             emit("ledger_failed", job="clean", reason=str(error))
     return found
 
 
-def _judge(context: JobContext, entries: list[Entry]) -> Iterable[tuple[Entry, str]]:
+def _judge(context: JobContext, entries: list[Entry]) -> Iterable[tuple[Entry, str | None]]:
+    """The damaged ones, each with what is wrong; None: somebody is writing it."""
     for folder, group in groupby(entries, lambda entry: entry.path.rpartition("/")[0]):
         try:
             with context.layout.tree.directory(folder) as fd:
                 for entry in group:
                     wrong = _damage_of(entry, fd)
-                    if wrong:
+                    if wrong != "":
                         yield entry, wrong
         except (OSError, UnsafePath):
             continue
 
 
-def _damage_of(entry: Entry, dir_fd: int) -> str:
-    """What is wrong with a file; nothing when it can't be read or is no longer what was listed."""
+def _damage_of(entry: Entry, dir_fd: int) -> str | None:
+    """What is wrong with a file; nothing when it can't be read, or is no longer what was listed.
+
+    None: it looks damaged, but somebody has it open for writing. Whose open(2) is just cutting it counts, for its time
+    may be the old one until that is done.
+    """
     name = entry.path.rpartition("/")[2]
-    if entry.size == 0:
-        return damage(name, b"")
     try:
         with opened_regular(name, dir_fd) as fd:
             content = _read(fd, min(entry.size, LARGEST))
+            wrong = damage(name, content, whole=len(content) == entry.size)
+            writing = bool(wrong) and held(fd) is Held.YES
             if entry.differs(os.fstat(fd)):
                 return ""
+            return None if writing else wrong
     except OSError:
         return ""
-    return damage(name, content, whole=len(content) == entry.size)
 
 
 def _read(fd: int, size: int) -> bytes:

@@ -6,7 +6,8 @@ very moment.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,11 +15,12 @@ from symbiont_datad.errors import DatadError, Interrupted, Locked, UnsafePath
 from symbiont_datad.events import emit
 from symbiont_datad.formats.context import BY_SCHEMA, Damage, Document, Verdict, resembles_context
 from symbiont_datad.fsops.agent_lock import hold_agent
+from symbiont_datad.fsops.lease import Held, held
 from symbiont_datad.fsops.remove import Failure
 from symbiont_datad.fsops.root import QUARANTINE
-from symbiont_datad.fsops.swap import Changed, put_in_place, stage_file, staging
+from symbiont_datad.fsops.swap import put_in_place, stage_file, staging
 from symbiont_datad.fsops.walk import Entry, look
-from symbiont_datad.fsops.write import ITEM, quarantine
+from symbiont_datad.fsops.write import ITEM, Changed, quarantine
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.healing import (
     Case,
@@ -258,13 +260,10 @@ class _Healing:
         if content is None or (there is not None and not self._as_judged(there)):
             raise Changed(case.target)
         pattern = case.subject.file.entry if there is None else there.file.entry
-
-        def unchanged(found: os.stat_result | None) -> bool:
-            if there is None:
-                return found is None
-            return found is not None and not there.file.entry.differs(found)
-
-        with staging(context.layout.tree, case.target, context.now) as stage:
+        with (
+            self._left_alone(None if there is None else there.file.entry) as unchanged,
+            staging(context.layout.tree, case.target, context.now) as stage,
+        ):
             mtime_ns = case.own.file.entry.mtime_ns if version.source in _OWN and case.own else int(version.at * 1e9)
             stage_file(stage, content, mode=pattern.mode, uid=pattern.uid, gid=pattern.gid, mtime_ns=mtime_ns)
             if there is not None:
@@ -289,6 +288,20 @@ class _Healing:
         )
         self._healed.findings.append(Finding(action.kind, action.path, Severity.INFO, action.reason, _RESTART))
 
+    @contextmanager
+    def _left_alone(self, entry: Entry | None) -> Iterator[Callable[[os.stat_result | None], bool]]:
+        """What tells, by what lstat finds, whether a file is as it was listed, and nobody has it open for writing.
+
+        It asks the file itself, wherever that is by then: who opened it by its name before it was moved is seen, also
+        one whose open(2) has not returned. None: there is no file, and there must be none. Raises OSError or
+        UnsafePath.
+        """
+        if entry is None:
+            yield lambda found: found is None
+            return
+        with self._judges.opened(entry) as fd:
+            yield lambda found: found is not None and not entry.differs(found) and held(fd) is not Held.YES
+
     def _as_judged(self, there: Judged) -> bool:
         """Whether what is there is what it was judged to be: read once more, because much time may have passed."""
         content = self._judges.content(there.file.entry)
@@ -306,13 +319,13 @@ class _Healing:
 
     def _move_aside(self, entry: Entry, action: Action) -> str:
         """Move a file to quarantine; hand back where it is there."""
-        tree = self._context.layout.tree
-        found = look(tree, entry.path)
-        if found is None or not entry.is_same(found):
-            raise Changed(entry.path)
+        tree, now = self._context.layout.tree, self._context.now
         rows = self._book.plan([action])
         try:
-            moved = quarantine(tree, entry.path, kind=action.kind, reason=action.reason, now=self._context.now)
+            with self._left_alone(entry) as unchanged:
+                moved = quarantine(
+                    tree, entry.path, kind=action.kind, reason=action.reason, now=now, unchanged=unchanged
+                )
         except BaseException:
             self._book.confirm(rows, [], [Failure(action.path, "it was not done", True)])
             raise

@@ -3,8 +3,9 @@
 What was judged is left in the ledger as marks, one a file: inode, size, time and verdict.
 """
 
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from operator import attrgetter
 from types import TracebackType
 from typing import Self
@@ -13,8 +14,9 @@ from symbiont_datad.errors import DatadError, UnsafePath
 from symbiont_datad.events import emit
 from symbiont_datad.formats.context import LARGEST, Damage, Document, Form, Verdict, judge, judge_sealed
 from symbiont_datad.formats.state_name import StateName
+from symbiont_datad.fsops.lease import Held, held
 from symbiont_datad.fsops.opened import FileId, identity, open_files
-from symbiont_datad.fsops.read import read_unchanged
+from symbiont_datad.fsops.read import opened_regular, read_unchanged
 from symbiont_datad.fsops.walk import Entry, look
 from symbiont_datad.jobs.context import JobContext
 from symbiont_datad.jobs.state_files import StateFile, StateFiles
@@ -22,6 +24,12 @@ from symbiont_datad.ledger import LedgerError
 from symbiont_datad.retention.backups import Backup
 
 _path = attrgetter("path")
+
+CUT_S = 0.25
+"""How long a file that looks damaged has to stay as it is where the kernel does not tell who writes. Some file systems
+(ext4) show a file that is being cut with its new size and its old time until it is cut, and `/proc` does not show the
+descriptor before open(2) returns; a few milliseconds, more on a busy disk.
+"""
 
 Named = StateName | StateFile
 Opener = Callable[[bytes], bytes | None]
@@ -51,6 +59,7 @@ class Judges:
         self._folder: tuple[str, int] | None = None
         self._open: Collection[FileId] | None = None
         self._open_inodes: set[int] = set()
+        self._waited = False
         self._opener: Opener | None = None
         self._asked_for_key = False
         self.checked = 0
@@ -76,14 +85,29 @@ class Judges:
         return entry.inode in self._open_inodes and identity(self._context.layout.tree, entry.path) in self._open
 
     def in_flux(self, entry: Entry) -> bool:
-        """Whether a file that looks damaged may be half written: some process has it open, or had until just now."""
-        if self.is_open(entry):
-            return True
+        """Whether a file that looks damaged may be half written: somebody is writing it, or was until just now.
+
+        To be asked when all that is to be judged has been read. The kernel is asked who has it open for writing, for it
+        knows also of one whose open(2) has not returned. Where it does not tell, it counts as written while any process
+        has it open, and has to stay as it is for `CUT_S`, which is waited for once in a sweep.
+        """
         try:
+            with self.opened(entry) as fd:
+                answer = held(fd)
+            if answer is Held.UNKNOWN:
+                self._wait()
+                answer = Held.YES if self.is_open(entry) else Held.NO
             found = look(self._context.layout.tree, entry.path)
         except (OSError, UnsafePath):
             return True
-        return found is None or not entry.is_same(found)
+        return answer is Held.YES or found is None or not entry.is_same(found)
+
+    @contextmanager
+    def opened(self, entry: Entry) -> Iterator[int]:
+        """A descriptor of a file, open for reading. Raises OSError or UnsafePath."""
+        fd, name = self._reach(entry.path)
+        with opened_regular(name, fd) as file:
+            yield file
 
     def known(self, entry: Entry) -> Verdict | None:
         """The verdict on the file as it is, if this sweep or an earlier one has made it."""
@@ -200,6 +224,11 @@ class Judges:
                     self._damaged.add(path)
                 if identity == _identity(entry):
                     self._same[entry] = verdict
+
+    def _wait(self) -> None:
+        if not self._waited:
+            self._waited = True
+            time.sleep(CUT_S)
 
     def _reach(self, path: str) -> tuple[int, str]:
         folder, _, name = path.rpartition("/")

@@ -114,26 +114,39 @@ def _is_left(file: StateFile, verdicts: Mapping[str, Verdict], healed: Healed) -
 def _check(context: JobContext, files: StateFiles, judges: Judges) -> dict[str, Verdict]:
     """The verdicts on the state files, by path, as far as they hold still and can be read.
 
-    Tells of damage that the last sweep did not find, and of the end of damage.
+    Tells of damage that the last sweep did not find, and of the end of damage. Whether what looks damaged is only being
+    written is asked when all has been read, once for all.
     """
     looked_at = files.judged if context.settings.state.heal != "off" else [*files.sessions, *files.archives]
     verdicts: dict[str, Verdict] = {}
+    suspects: list[tuple[StateFile, Verdict]] = []
+
+    def accept(file: StateFile, verdict: Verdict) -> None:
+        verdicts[file.path] = verdict
+        if not context.dry_run and (verdict.kind is not None) != judges.was_damaged(file.entry):
+            _tell(file, verdict)
+
     progress = context.progress
     progress.begin("check state", len(looked_at), sum(file.entry.size for file in looked_at))
     for file in looked_at:
         verdict = judges.known(file.entry)
         if verdict is None and not context.stopping():
             verdict = judges.of(file)
-            if verdict is not None and verdict.damaged and judges.in_flux(file.entry):
-                judges.forget(file.entry)
+            if verdict is not None and verdict.damaged:
+                suspects.append((file, verdict))
                 verdict = None
-            judges.unsettled += verdict is None
+            else:
+                judges.unsettled += verdict is None
         if verdict is not None:
-            verdicts[file.path] = verdict
-            if not context.dry_run and (verdict.kind is not None) != judges.was_damaged(file.entry):
-                _tell(file, verdict)
+            accept(file, verdict)
         progress.files += 1
         progress.bytes += file.entry.size
+    for file, verdict in suspects:
+        if judges.in_flux(file.entry):
+            judges.forget(file.entry)
+            judges.unsettled += 1
+        else:
+            accept(file, verdict)
     return verdicts
 
 

@@ -59,5 +59,5 @@ def test_what_is_being_written_is_never_healed(tmp_path: Path, mode: str) -> Non
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["gzip", "plain"])
 def test_nor_without_any_time_to_settle(tmp_path: Path, mode: str) -> None:
-    """Sweeps without a pause, and every file counts as settled at once: that it is open alone keeps it from harm."""
+    """Sweeps without a pause, and every file counts as settled at once: that somebody writes it keeps it from harm."""
     assert sweeps_while_writing(settings_for(tmp_path, settle_s=0.0), mode, LENGTH_S, 0.0) > 0
