@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from symbiont_datad.errors import Locked
-from symbiont_datad.fsops import lock
+from symbiont_datad.fsops import lease, lock
 from symbiont_datad.fsops.copy import Copied, Encoding, copy
 from symbiont_datad.fsops.root import QUARANTINE
 from symbiont_datad.migrate import apply, content, migration, planning, workers
@@ -37,7 +37,7 @@ from symbiont_datad.report import Severity
 from tests.cli.test_restore import small_disk
 from tests.conftest import AsNobody
 from tests.migrate.making import HOUR, NOW, Home, Progress, agent, context, everything, lost, unloadable, write
-from tests.support import NOBODY, build_tree
+from tests.support import NOBODY, build_tree, mapped
 
 A, B = agent(1), agent(2)
 
@@ -538,6 +538,22 @@ def test_what_is_half_written_is_waited_for(home: Home, monkeypatch: pytest.Monk
     monkeypatch.setattr(time, "sleep", lambda _: write(half, context()))
     assert [] == home.migrate().findings
     assert context() == gzip.decompress(home.live(1).read_bytes())
+
+
+@pytest.mark.skipif(lease._SET_LEASE is None, reason="this system has no leases")
+@pytest.mark.parametrize("size", [0, 2_000_000], ids=["small", "large"])
+def test_what_is_being_cut_is_not_damaged(home: Home, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """While open(2) cuts a file it may be short already with its old time: it is busy, and comes with the next run."""
+    monkeypatch.setattr(migration, "SETTLE_S", 0.01)
+    busy = write(home.old / f"{A}.json", b" " * size, NOW - HOUR)
+    write(home.old / f"{B}.json", context())
+    with mapped(busy):
+        result = home.migrate()
+    assert [("legacy_busy", str(busy))] == [(finding.kind, finding.path) for finding in result.findings]
+    assert home.live(2).exists()
+    write(busy, context("saved just now"))
+    assert [] == home.migrate().findings
+    assert busy.read_bytes() == gzip.decompress(home.live(1).read_bytes())
 
 
 def test_what_came_meanwhile_is_met(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,14 +293,20 @@ class _Healing:
         """What tells, by what lstat finds, whether a file is as it was listed, and nobody has it open for writing.
 
         It asks the file itself, wherever that is by then: who opened it by its name before it was moved is seen, also
-        one whose open(2) has not returned. None: there is no file, and there must be none. Raises OSError or
-        UnsafePath.
+        one whose open(2) has not returned, or by what he has done if he is gone. None: there is no file, and there must
+        be none. Raises OSError or UnsafePath.
         """
         if entry is None:
             yield lambda found: found is None
             return
         with self._judges.opened(entry) as fd:
-            yield lambda found: found is not None and not entry.differs(found) and held(fd) is not Held.YES
+
+            def is_left_alone(found: os.stat_result | None) -> bool:
+                if found is None or entry.differs(found) or held(fd) is Held.YES:
+                    return False
+                return not entry.differs(os.fstat(fd))  # the last writer may have ended just before
+
+            yield is_left_alone
 
     def _as_judged(self, there: Judged) -> bool:
         """Whether what is there is what it was judged to be: read once more, because much time may have passed."""

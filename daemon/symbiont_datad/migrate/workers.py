@@ -19,6 +19,7 @@ import msgspec
 
 from symbiont_datad.errors import UnsafePath
 from symbiont_datad.fsops.copy import CHUNK, Differs, Encoding, copy, copy_small
+from symbiont_datad.fsops.lease import Held, held
 from symbiont_datad.fsops.root import Tree, pinned
 from symbiont_datad.fsops.walk import Entry
 from symbiont_datad.migrate.content import Content, Question, look, of_data
@@ -343,13 +344,13 @@ def _look(dir_fd: int, name: str, one: Looking, stage: _Stage | None) -> Seen | 
             return _CHANGED
         if stage is None or not one.copying or one.size > CHUNK:
             content = look(fd, one.size, one.question)
-            return Seen(content) if _is(one, os.fstat(fd)) else _CHANGED
+            return Seen(content) if _held_still(fd, one, content) else _CHANGED
         data = os.pread(fd, one.size, 0)
-        if not _is(one, os.fstat(fd)) or len(data) != one.size:
+        content, text = of_data(data, one.question)
+        if not _held_still(fd, one, content) or len(data) != one.size:
             return _CHANGED
     finally:
         os.close(fd)
-    content, text = of_data(data, one.question)
     encoding = Encoding.AS_IS
     if one.gzip is not None and one.gzip is not content.gzip and content.damage in SOUND:
         encoding = Encoding.GZIP if one.gzip else Encoding.PLAIN
@@ -366,6 +367,15 @@ def _look(dir_fd: int, name: str, one: Looking, stage: _Stage | None) -> Seen | 
         os.close(copy_fd)
     digest = content.digest or sha256(data).digest()
     return Seen(content, Made(path, encoding, digest, made.st_ino, made.st_size, one.mtime_ns))
+
+
+def _held_still(fd: int, one: Looking, content: Content) -> bool:
+    """Whether a file is still what it was when it was listed, and not damaged only because somebody is writing it.
+
+    Whose open(2) is just cutting it has left its time as it was (see `jobs.judging`).
+    """
+    writing = content.damage not in SOUND and held(fd) is Held.YES
+    return not writing and _is(one, os.fstat(fd))
 
 
 def _make(dir_fd: int, name: str, one: Making, stage: _Stage, cloning: bool) -> Made | Trouble:
