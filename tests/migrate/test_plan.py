@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from random import Random
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symbiont_datad.fsops.copy import Encoding
@@ -425,7 +426,14 @@ _NAMES = st.sampled_from([f"{a}{ending}" for a in (A, B) for ending in _ENDINGS]
 _FILES = st.dictionaries(_NAMES, st.tuples(_BODIES | _BROKEN, _TIMES), max_size=12)
 
 
+_SAME_IN_THE_WRONG_MODE = (
+    {f"{A}.json": (context("a", None), at(50)), f"{A}.json.gz": (context("b", None, zipped=True), at(3))},
+    {f"{A}.json.gz": (context("a", None), at(1))},
+)
+
+
 @given(_FILES, _FILES, st.booleans(), st.randoms(use_true_random=False), st.sampled_from([1, 3]))
+@example(*_SAME_IN_THE_WRONG_MODE, True, Random(1), 1)
 def test_whatever_there_is_nothing_is_lost_and_nothing_meets(
     source: dict[str, tuple[bytes, float]],
     tree: dict[str, tuple[bytes, float]],
@@ -452,7 +460,10 @@ def test_whatever_there_is_nothing_is_lost_and_nothing_meets(
 
 
 def _newest_is_live(a: str, source: Files, there: Files, found: Plan, target: Target) -> None:
-    """After the plan the live context of an agent is the newest sound one that loads, if there is one at all."""
+    """After the plan the live context of an agent is the newest sound one that loads, if there is one at all.
+
+    One that does not load counts as well if the source has the same text: that comes in the mode that loads.
+    """
     place = f"{AGENTS}/{a}{target.extension}"
     versions = []
     for path, (content, mtime) in (*source.items(), *there.items()):
@@ -470,4 +481,4 @@ def _newest_is_live(a: str, source: Files, there: Files, found: Plan, target: Ta
     else:
         now = of_data(there[place][0], CONTESTED)[0].text
     newest = max(when for loads, when, _, _ in versions if loads or len(versions) == 1)
-    assert newest in [when for _, when, text, _ in versions if text == now]
+    assert newest <= max(when for _, when, text, _ in versions if text == now)
