@@ -124,6 +124,14 @@ def test_setup_says_which_python_it_needs(tmp_path: Path, python: str, complaint
     assert not (copy / ".venv").exists()
 
 
+def test_what_is_tracked_is_source() -> None:
+    """Text, in the directories that belong here: what a run has left behind is neither."""
+    tracked = tracked_files()
+    rooms = {".ci", "bench", "daemon", "deploy", "docs", "launchd", "scripts", "systemd", "tests"}
+    assert rooms == {path.relative_to(ROOT).parts[0] for path in tracked if path.parent != ROOT}
+    assert [] == [path for path in tracked if b"\0" in path.read_bytes()]
+
+
 def test_nothing_tracked_names_this_checkout() -> None:
     """No file holds the path of the directory in which somebody worked on it."""
     here = re.compile(rb"(?<![\w.-])" + re.escape(os.fsencode(ROOT)) + rb"(?![\w.-])")
