@@ -26,7 +26,8 @@ from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.listing import list_directory
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.pack import BlobType
-from symbiont_datad.restic.prune import Limits, Progress, carry_out, forget, plan, survey
+from symbiont_datad.restic.prune import Progress, carry_out, forget, survey
+from symbiont_datad.restic.prune_plan import Limits, plan
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository, create_repository
 from symbiont_datad.restic.restorer import Restorer

@@ -20,18 +20,8 @@ from symbiont_datad.restic.index import decode_index, encode_index
 from symbiont_datad.restic.inventory import Inventory, Used, take_inventory
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.pack import BlobType, Packer
-from symbiont_datad.restic.prune import (
-    Limits,
-    PackUse,
-    Plan,
-    Progress,
-    Pruned,
-    Survey,
-    carry_out,
-    forget,
-    plan,
-    survey,
-)
+from symbiont_datad.restic.prune import Progress, Pruned, carry_out, forget, survey
+from symbiont_datad.restic.prune_plan import Limits, PackUse, Plan, Survey, plan
 from symbiont_datad.restic.records import IndexFile, IndexPack
 from symbiont_datad.restic.repository import Repository
 from symbiont_datad.restic.tree import decode_tree

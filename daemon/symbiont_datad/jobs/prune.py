@@ -18,7 +18,7 @@ from symbiont_datad.restic import prune as restic
 from symbiont_datad.restic.errors import Damaged, Interrupted, Missing, RepositoryError, RepositoryLocked
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import HeldLock
-from symbiont_datad.restic.prune import Limits, Plan, Survey
+from symbiont_datad.restic.prune_plan import Limits, Plan, Survey, plan
 from symbiont_datad.restic.repository import Repository
 
 _SHOWN = {"trees": "files", "bytes": "bytes", "bytes_total": "total_bytes"}
@@ -129,11 +129,11 @@ def _carry_out(
 ) -> None:
     if isinstance(repository.backend, LocalBackend):
         repository.backend.sweep(time.time())  # temporary files that a crash has left
-    plan = restic.plan(found, Limits())
-    if only_if_it_pays and not plan.pays:
-        plan = plan.only_left_overs()
-    counts["unused"] = plan.unused_after
-    pruned = restic.carry_out(repository, found, plan, _Mirrored(context.progress), _stopping(context, lock))
+    planned = plan(found, Limits())
+    if only_if_it_pays and not planned.pays:
+        planned = planned.only_left_overs()
+    counts["unused"] = planned.unused_after
+    pruned = restic.carry_out(repository, found, planned, _Mirrored(context.progress), _stopping(context, lock))
     done.freed = max(pruned.bytes_removed - pruned.bytes_added, 0)
     if pruned.left:
         detail = f"{len(pruned.left)} packs hold data that nothing needs, and there is no room to pack them anew"
@@ -166,16 +166,16 @@ def _plan(context: JobContext, repository: Repository, done: Pruned, counts: dic
         done.actions += forget(context, repository, snapshots, tag, lambda: None)
     context.progress.begin("prune")
     found = restic.survey(repository, _Mirrored(context.progress), context.stopping, without=doomed)
-    plan = restic.plan(found, Limits())
-    counts |= {"forgotten": len(doomed), "unused": plan.unused_after}
-    done.freed = max(plan.removed_bytes - plan.repack_bytes, 0)
-    done.actions += _planned(plan, done.freed)
+    planned = plan(found, Limits())
+    counts |= {"forgotten": len(doomed), "unused": planned.unused_after}
+    done.freed = max(planned.removed_bytes - planned.repack_bytes, 0)
+    done.actions += _planned(planned, done.freed)
 
 
-def _planned(plan: Plan, freed: int) -> Iterator[Action]:
-    removed = len(plan.remove) + len(plan.left_overs)
-    if removed or plan.repack:
-        what = f"{removed} packs are not needed, {len(plan.repack)} would be packed anew"
+def _planned(planned: Plan, freed: int) -> Iterator[Action]:
+    removed = len(planned.remove) + len(planned.left_overs)
+    if removed or planned.repack:
+        what = f"{removed} packs are not needed, {len(planned.repack)} would be packed anew"
         yield Action("repository_pruned", "", "prune", what, freed)
 
 

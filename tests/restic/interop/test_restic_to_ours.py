@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from symbiont_datad.restic.archived import Options
-from symbiont_datad.restic.prune import Limits, Progress, carry_out, forget, plan, survey
+from symbiont_datad.restic.prune import Progress, carry_out, forget, survey
+from symbiont_datad.restic.prune_plan import Limits, plan
 from tests.restic.interop.peers import Ours, Restic
 from tests.restic.interop.rich import as_kept_by, differences, facts_of
 from tests.restic.making import IDENTITY, reopen

@@ -31,7 +31,8 @@ from symbiont_datad.restic.known import Memory
 from symbiont_datad.restic.local import LocalBackend
 from symbiont_datad.restic.lock import HeldLock, Identity, hold
 from symbiont_datad.restic.places import backend_at
-from symbiont_datad.restic.prune import Limits, Progress, carry_out, forget, plan, survey
+from symbiont_datad.restic.prune import Progress, carry_out, forget, survey
+from symbiont_datad.restic.prune_plan import Limits, plan
 from symbiont_datad.restic.records import Snapshot
 from symbiont_datad.restic.repository import Repository, create_repository, open_repository
 from symbiont_datad.restic.writer import Writer
