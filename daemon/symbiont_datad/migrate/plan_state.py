@@ -167,6 +167,7 @@ class _State:
         for version in versions:
             if version.content.text == inside.text:
                 self._planning.same(version.file, place)
+                live_ns = max(live_ns, version.time_ns)  # the old place may have got it later
             else:
                 others.append(version)
         brought = others[0] if others and others[0].time_ns > live_ns else None
